@@ -1,0 +1,40 @@
+"""The `clickseg` command."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from clickseg_cli.evaluate import evaluate
+from clickseg_cli.export import export
+from clickseg_cli.info import info
+from clickseg_cli.phantom import phantom
+from clickseg_cli.segment import segment
+from clickseg_cli.train import train
+from clickseg_infer.errors import ClicksegError
+
+app = typer.Typer(
+    help="Click-based 3D segmentation of CT.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (segment, train, export, evaluate, phantom, info):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what clickseg refuses becomes one line and exit code 2."""
+    try:
+        app(args=arguments, prog_name="clickseg")
+    except ClicksegError as error:
+        print(f"clickseg: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "monai", "onnx", "onnxscript"):
+            raise
+        print(
+            f"clickseg: this command needs {error.name}: pip install 'clickseg[train]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None

@@ -1,0 +1,69 @@
+"""Progress bars, on the terminal's error stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clickseg_train.train import StepReport, ValidationReport
+
+_SHOWN_CLICKS = (1, 3, 5)
+_RECENT = 400  # objects that the shown means are taken over
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is moved by `(done, total)`."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def training_progress(
+    steps: int,
+) -> Iterator[Callable[[StepReport | ValidationReport], None]]:
+    """A bar with the loss, Dice after 1, 3 and 5 clicks, steps per second and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn
+
+    columns = (
+        TextColumn("step"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
+    )
+    losses: deque[float] = deque(maxlen=100)
+    seconds: deque[float] = deque(maxlen=100)
+    dice: dict[int, deque[float]] = {n: deque(maxlen=_RECENT) for n in _SHOWN_CLICKS}
+
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=steps, state="")
+
+        def report(result: StepReport | ValidationReport) -> None:
+            if not hasattr(result, "loss"):
+                scores = " ".join(f"{value:.3f}" for value in result.mean_dice)
+                bar.console.print(f"step {result.step}: validation Dice by click {scores}")
+                return
+            losses.append(result.loss)
+            seconds.append(result.seconds)
+            for _, clicks, value in result.objects:
+                if clicks in dice:
+                    dice[clicks].append(value)
+            shown = " ".join(f"{n}:{_mean(dice[n]):.2f}" for n in _SHOWN_CLICKS)
+            state = f"loss {_mean(losses):.3f}  Dice {shown}  {1 / _mean(seconds):.1f} steps/s"
+            bar.update(task, completed=result.step, state=state)
+
+        yield report
+
+
+def _mean(values: deque[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

@@ -1,0 +1,52 @@
+"""One patch of a volume, the clicks and the previous mask become the network's input."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.click_maps import (
+    centres_of,
+    draw_disks,
+    geodesic_proximity,
+    intensity_difference,
+)
+from clickseg_infer.file_grid import Index
+from clickseg_infer.model_spec import ModelSpec
+
+
+def fill_click_channels(
+    spec: ModelSpec,
+    positive: Sequence[Index],
+    negative: Sequence[Index],
+    previous: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Fill every channel that is not CT; the CT channels must be there already.
+
+    The cues are computed on the mean of the CT channels, which is finest where most windows are.
+
+    Args:
+        spec: names the channels.
+        positive: clicks on the object, (z, y, x) in the patch's voxels; may lie outside it.
+        negative: clicks beside it, likewise.
+        previous: (z, y, x) float32, 0 or 1: the mask so far. Not modified.
+        out: (C, z, y, x) float32; channels after the CT ones are overwritten.
+    """
+    windows = len(spec.hu_windows)
+    ct = out[0] if windows == 1 else out[:windows].mean(axis=0)
+    on, beside = centres_of(positive), centres_of(negative)
+    for channel, target in zip(spec.channels[windows:], out[windows:], strict=True):
+        match channel:
+            case "positive":
+                draw_disks(on, spec.click_radius, target)
+            case "negative":
+                draw_disks(beside, spec.click_radius, target)
+            case "previous":
+                target[:] = previous
+            case "geodesic_positive":
+                geodesic_proximity(ct, on, target)
+            case "geodesic_negative":
+                geodesic_proximity(ct, beside, target)
+            case "intensity_difference":
+                intensity_difference(ct, on, target)

@@ -1,0 +1,132 @@
+"""Clicks to a mask: the pure heart of clickseg.
+
+The answer to n clicks is a function of the answer to the first n - 1 and of all n clicks. A session
+that keeps its latest answer and a script that starts from nothing therefore get the same mask,
+bit for bit.
+
+One look is one patch of the network, and its neighbours as far as the object reaches them. The
+first click is answered by a wide look, which finds out how large the object is, and a closer look
+at the spacing at which the object just fits; later clicks look once, at that spacing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.clicks import Click, Clicks, check_clicks
+from clickseg_infer.errors import ClickError
+from clickseg_infer.file_grid import Index
+from clickseg_infer.look import Run, look, sweep, sweep_logits
+from clickseg_infer.model import Model
+from clickseg_infer.prediction import Prediction, bounds_of, origin_of, slices_of, union
+from clickseg_infer.resample import Box, network_grid
+from clickseg_infer.volume import Spacing, Volume
+
+_MARGIN = 1.4  # a patch is this much longer than the object it is fitted to
+
+
+def predict(
+    model: Model,
+    volume: Volume,
+    clicks: Sequence[Click],
+    previous: Prediction | None = None,
+    *,
+    whole_volume: bool = False,
+) -> Prediction:
+    """Segment the object that was clicked.
+
+    Pure and deterministic: nothing is remembered, and the same arguments give the same bits.
+
+    Args:
+        model: the network and its spec.
+        volume: the scan. Not modified.
+        clicks: all clicks so far, in order, at least one of them positive.
+        previous: the answer to the first clicks of this list, to save computing it again.
+        whole_volume: sweep the whole volume once after the last click, instead of only the
+            patches that the object reaches.
+
+    Raises:
+        ClickError: no positive click, one outside the volume, contradictory ones, or a previous
+            answer to other clicks.
+        EngineError: the engine failed.
+    """
+    clicks = tuple(clicks)
+    check_clicks(clicks, volume)
+    answer = previous if previous is not None else Prediction((), volume.shape)
+    known = len(answer.clicks)
+    if answer.clicks != clicks[:known] or answer.shape != volume.shape:
+        raise ClickError("the previous answer belongs to other clicks, or to another volume")
+    run = Run(model, volume)
+    before = answer
+    for count in range(known + 1, len(clicks) + 1):
+        before = answer
+        answer = _answer(run, clicks[:count], answer)
+    if whole_volume:
+        answer = sweep(run, clicks, answer)
+    changed = _changed(before, answer)
+    return replace(answer, changed=changed, patches=run.patches, ms=run.watch.ms)
+
+
+def whole_volume_logits(
+    model: Model, volume: Volume, clicks: Sequence[Click], previous: Prediction
+) -> NDArray[np.float32]:
+    """The sliding window: logits (z, y, x) float32 on the network's grid at the close spacing.
+
+    Equal to MONAI's `sliding_window_inference` in mode "gaussian" with the same overlap.
+    """
+    run = Run(model, volume)
+    grid = network_grid(volume.shape, volume.spacing_mm, model.spec.spacing_mm)
+    return sweep_logits(run, grid, tuple(clicks), previous)
+
+
+def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
+    """The answer to one more click."""
+    if not any(click.positive for click in clicks):
+        return replace(known, clicks=clicks)
+    spec = run.model.spec
+    latest = clicks[-1].zyx
+    if known.box is None:
+        known = look(run, clicks, known, spec.overview_spacing_mm, latest)
+    seen = union(known.box, _voxel_box(latest))
+    assert seen is not None
+    spacing = _fitting_spacing(run, seen)
+    if len(clicks) > 1 or spacing != spec.overview_spacing_mm:
+        middle = [(low + high - 1) / 2 for low, high in seen]
+        known = look(run, clicks, known, spacing, middle)
+    return replace(known, clicks=clicks)
+
+
+def _fitting_spacing(run: Run, box: Box) -> Spacing:
+    """The finest spacing at which one patch holds the box with a margin, as far as the model goes."""
+    spec = run.model.spec
+    zooms = [
+        (high - low) * own * _MARGIN / (size * close)
+        for (low, high), own, size, close in zip(
+            box, run.volume.spacing_mm, spec.patch_size, spec.spacing_mm, strict=True
+        )
+    ]
+    z, y, x = (
+        min(max(1.0, *zooms) * close, wide)
+        for close, wide in zip(spec.spacing_mm, spec.overview_spacing_mm, strict=True)
+    )
+    return z, y, x
+
+
+def _changed(before: Prediction, after: Prediction) -> Box | None:
+    """The smallest box that holds every voxel in which two answers differ."""
+    whole = union(before.box, after.box)
+    if whole is None:
+        return None
+    begin = origin_of(whole)
+    difference = np.zeros([high - low for low, high in whole], np.uint8)
+    for answer in (before, after):
+        if answer.box is not None:
+            difference[slices_of(answer.box, begin)] ^= answer.crop
+    return bounds_of(difference, begin)
+
+
+def _voxel_box(zyx: Index) -> Box:
+    z, y, x = ((p, p + 1) for p in zyx)
+    return z, y, x

@@ -1,0 +1,1 @@
+"""The trainer: datasets and phantoms to checkpoints, with torch and MONAI."""

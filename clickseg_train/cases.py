@@ -1,0 +1,192 @@
+"""Cases of a Medical Segmentation Decathlon folder."""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickseg_infer.errors import DatasetError
+from clickseg_infer.files import read_label, read_volume
+from clickseg_infer.resample import Box
+from clickseg_infer.volume import Volume
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image file and the label file that belongs to it."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A Decathlon folder.
+
+    Attributes:
+        name: as `dataset.json` says.
+        labels: value -> name, without the background.
+        train: the cases to learn from.
+        val: the cases kept for validation.
+        licence, release: as `dataset.json` says, empty if it does not.
+    """
+
+    name: str
+    labels: dict[int, str]
+    train: tuple[Case, ...]
+    val: tuple[Case, ...]
+    licence: str = ""
+    release: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedCase:
+    """A case in memory.
+
+    Attributes:
+        volume: the image.
+        label: (z, y, x) integers of the same shape.
+        objects: the values above 0 in `label`, each with its half-open box.
+    """
+
+    volume: Volume
+    label: NDArray[Any]
+    objects: tuple[tuple[int, Box], ...]
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read `dataset.json`, and `splits.json` (`{"train": [names], "val": [names]}`) if there is one.
+
+    Without splits every fifth case is kept for validation. AppleDouble files (`._*`) are ignored.
+
+    Raises:
+        DatasetError: no folder or no `dataset.json`, one without labels or cases, missing files, or
+            splits that name unknown cases.
+    """
+    content = _json(folder / "dataset.json")
+    labels = _labels(content.get("labels"), folder)
+    cases = [
+        _case(folder, item)
+        for item in content.get("training") or []
+        if not (isinstance(item, dict) and Path(str(item.get("image"))).name.startswith("._"))
+    ]
+    if not cases:
+        raise DatasetError(f"{folder / 'dataset.json'}: 'training' lists no cases")
+    missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
+    if missing:
+        raise DatasetError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")
+    train, val = _split(folder, cases)
+    return Dataset(
+        name=str(content.get("name", folder.name)),
+        labels=labels,
+        train=tuple(train),
+        val=tuple(val),
+        licence=str(content.get("licence") or content.get("license") or ""),
+        release=str(content.get("release") or content.get("relase") or ""),
+    )
+
+
+def load_case(case: Case) -> LoadedCase:
+    """Read a case's image and label.
+
+    Raises:
+        FileError, VolumeError: as the readers do.
+        DatasetError: a label with negative values.
+    """
+    volume = read_volume(case.image)
+    label = np.ascontiguousarray(read_label(case.label, like=volume))
+    if label.min() < 0:
+        raise DatasetError(f"{case.label}: label values must not be negative, found {label.min()}")
+    if label.max() < 256:
+        label = label.astype(np.uint8, copy=False)
+    objects = []
+    for value, slices in enumerate(ndimage.find_objects(label), start=1):
+        if slices is not None:
+            z, y, x = ((s.start, s.stop) for s in slices)
+            objects.append((value, (z, y, x)))
+    return LoadedCase(volume, label, tuple(objects))
+
+
+class CaseCache:
+    """Keeps cases that were read, the latest ones, up to a number of bytes."""
+
+    def __init__(self, limit_gb: float) -> None:
+        self._limit = limit_gb * 2**30
+        self._bytes = 0
+        self._cases: OrderedDict[Case, LoadedCase] = OrderedDict()
+
+    def load(self, case: Case) -> LoadedCase:
+        """The case, from memory if it is there."""
+        if case in self._cases:
+            self._cases.move_to_end(case)
+            return self._cases[case]
+        loaded = self._cases[case] = load_case(case)
+        self._bytes += _nbytes(loaded)
+        while self._bytes > self._limit and len(self._cases) > 1:
+            _, oldest = self._cases.popitem(last=False)
+            self._bytes -= _nbytes(oldest)
+        return loaded
+
+
+def _nbytes(case: LoadedCase) -> int:
+    return case.volume.voxels.nbytes + case.label.nbytes
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: must hold an object")
+    return content
+
+
+def _labels(labels: Any, folder: Path) -> dict[int, str]:
+    """Both ways of writing them: {"1": "spleen"} as the Decathlon, {"spleen": 1} as nnU-Net v2."""
+    names: dict[int, str] = {}
+    try:
+        for key, value in labels.items():
+            number, name = (int(key), str(value)) if str(key).isdigit() else (int(value), str(key))
+            if number > 0:
+                names[number] = name
+    except (AttributeError, TypeError, ValueError):
+        names = {}
+    if not names:
+        raise DatasetError(f"{folder / 'dataset.json'}: 'labels' names no object")
+    return names
+
+
+def _case(folder: Path, item: Any) -> Case:
+    if not (isinstance(item, dict) and item.get("image") and item.get("label")):
+        raise DatasetError(
+            f"{folder / 'dataset.json'}: every training case needs an image and a label, not {item}"
+        )
+    image = folder / str(item["image"])
+    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    return Case(name, image, folder / str(item["label"]))
+
+
+def _split(folder: Path, cases: list[Case]) -> tuple[list[Case], list[Case]]:
+    path = folder / "splits.json"
+    if not path.exists():
+        val = cases[4::5]
+        return [case for case in cases if case not in val], val
+    named = {case.name: case for case in cases}
+    splits = _json(path)
+    chosen = []
+    for part in ("train", "val"):
+        names = splits.get(part, [])
+        unknown = [name for name in names if name not in named]
+        if unknown:
+            raise DatasetError(f"{path}: {part!r} names unknown cases {unknown[:3]}")
+        chosen.append([named[name] for name in names])
+    return chosen[0], chosen[1]

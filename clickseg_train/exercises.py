@@ -1,0 +1,108 @@
+"""An exercise: one object, clicked and corrected until the next is drawn.
+
+The simulated user of the runtime places the clicks, the runtime's own maps draw them, and the
+network's own answer is fed back as the previous mask, so that training sees what inference makes.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from clickseg_infer.clicks import Click
+from clickseg_infer.file_grid import Index
+from clickseg_infer.model_spec import ModelSpec
+from clickseg_infer.network_input import fill_click_channels
+from clickseg_infer.simulate import next_click
+from clickseg_train.objects import TrainingObject, half_known
+
+_EXTRA_NEGATIVES = 0.25  # chance that a user starts with more than one click
+_GROWN = 0.12  # chance of a patch that an object grew into: half a mask and no click yet
+_LOOK_AGAIN = 0.15  # chance of a second look at the same clicks with the first answer fed back
+_FORGET = 0.07  # chance that the previous mask is withheld
+_MISPLACED = 0.03  # chance of a click that corrects no error but is true all the same
+
+
+@dataclass
+class Exercise:
+    """The state of one object being clicked; changed by `prepare` and `answer`.
+
+    Attributes:
+        ct: (W, z, y, x) float32, one channel for each HU window.
+        truth: (z, y, x) uint8.
+        previous: (z, y, x) uint8, the network's latest answer.
+        clicks: so far, in the patch's voxels.
+        rounds: how often the network was asked.
+    """
+
+    ct: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+    previous: NDArray[np.uint8]
+    kind: str
+    clicks: list[Click] = field(default_factory=list)
+    rounds: int = 0
+
+
+def start(rng: np.random.Generator, spec: ModelSpec, item: TrainingObject) -> Exercise:
+    """A new exercise on `item`, with no answer yet (or half a mask and no click)."""
+    ct = np.empty((len(spec.hu_windows), *item.hu.shape), np.float32)
+    for channel, (low, high) in zip(ct, spec.hu_windows.values(), strict=True):
+        np.clip((item.hu - low) * np.float32(2 / (high - low)) - 1, -1, 1, out=channel)
+    exercise = Exercise(ct, item.truth, np.zeros_like(item.truth), item.kind)
+    if rng.random() < _GROWN:
+        exercise.previous = half_known(rng, item.truth)
+    elif rng.random() < _EXTRA_NEGATIVES:
+        exercise.clicks += _negatives(rng, item.truth)
+    return exercise
+
+
+def prepare(
+    exercise: Exercise, rng: np.random.Generator, spec: ModelSpec, out: NDArray[np.float32]
+) -> None:
+    """Add a click where the user would, and write the network's input to `out` (C, z, y, x)."""
+    grown = exercise.rounds == 0 and exercise.previous.any()
+    look_again = exercise.rounds > 0 and rng.random() < _LOOK_AGAIN
+    if not (grown or look_again):
+        exercise.clicks += _click(exercise, rng)
+    exercise.rounds += 1
+    previous = exercise.previous.astype(np.float32)
+    if rng.random() < _FORGET and exercise.clicks:
+        previous[:] = 0
+    out[: len(exercise.ct)] = exercise.ct
+    positive, negative = positions(exercise.clicks)
+    fill_click_channels(spec, positive, negative, previous, out)
+
+
+def answer(exercise: Exercise, logits: NDArray[np.float32], threshold_logit: float) -> None:
+    """Take the network's logits (z, y, x) as the next previous mask."""
+    exercise.previous = (logits > threshold_logit).astype(np.uint8)
+
+
+def positions(clicks: list[Click]) -> tuple[list[Index], list[Index]]:
+    """The voxels of the positive and of the negative clicks."""
+    positive = [click.zyx for click in clicks if click.positive]
+    return positive, [click.zyx for click in clicks if not click.positive]
+
+
+def _click(exercise: Exercise, rng: np.random.Generator) -> list[Click]:
+    if rng.random() < _MISPLACED:
+        zyx = np.unravel_index(rng.integers(exercise.truth.size), exercise.truth.shape)
+        z, y, x = (int(p) for p in zyx)
+        return [Click((z, y, x), bool(exercise.truth[z, y, x]))]
+    central = rng.random() < 0.4
+    click = next_click(exercise.truth, exercise.previous, rng=None if central else rng)
+    return [] if click is None else [click]
+
+
+def _negatives(rng: np.random.Generator, truth: NDArray[np.uint8]) -> list[Click]:
+    """A few clicks beside the object: near its border, or anywhere in the background."""
+    near = ndimage.binary_dilation(truth, iterations=int(rng.integers(3, 7)))
+    near &= ~ndimage.binary_dilation(truth, iterations=2)
+    clicks = []
+    for _ in range(int(rng.integers(1, 4))):
+        places = np.flatnonzero(near if rng.random() < 0.6 else truth == 0)
+        if len(places):
+            z, y, x = np.unravel_index(rng.choice(places), truth.shape)
+            clicks.append(Click((int(z), int(y), int(x)), positive=False))
+    return clicks

@@ -1,0 +1,117 @@
+"""3D DeepLabV3+ with a 3D ResNet-34 backbone.
+
+After Chen et al. 2018 (https://arxiv.org/abs/1802.02611) and He et al. 2015
+(https://arxiv.org/abs/1512.03385), with 3D convolutions throughout. Strides in the backbone: stem 2,
+stage 1 at 4, stage 2 at 8, stage 3 at 16, stage 4 dilated at 16; the decoder joins stage 1 at
+stride 4, and optionally the stem at stride 2.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clickseg_train.config import NetworkConfig
+
+_BLOCKS = (3, 4, 6, 3)  # ResNet-34
+
+
+def build_network(config: NetworkConfig, channels: int) -> nn.Module:
+    """The network for `channels` input channels: (N, C, z, y, x) -> logits (N, 1, z, y, x)."""
+    return DeepLabV3Plus(config, channels)
+
+
+def _conv(
+    inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1
+) -> nn.Module:
+    padding = dilation * (size // 2)
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, size, stride, padding, dilation, bias=False),
+        nn.BatchNorm3d(outputs),
+    )
+
+
+def _conv_relu(inputs: int, outputs: int, size: int = 3, **options: int) -> nn.Module:
+    return nn.Sequential(_conv(inputs, outputs, size, **options), nn.ReLU(inplace=True))
+
+
+def _resize(features: Tensor, like: Tensor) -> Tensor:
+    size = like.shape[2:]
+    return functional.interpolate(features, size=size, mode="trilinear", align_corners=False)
+
+
+class _Block(nn.Module):
+    """ResNet's basic block: two 3^3 convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.first = _conv_relu(inputs, outputs, stride=stride, dilation=dilation)
+        self.second = _conv(outputs, outputs, dilation=dilation)
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else _conv(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int, dilation: int) -> nn.Module:
+    first = _Block(inputs, outputs, stride, dilation)
+    return nn.Sequential(first, *(_Block(outputs, outputs, 1, dilation) for _ in range(blocks - 1)))
+
+
+class _Pyramid(nn.Module):
+    """Atrous spatial pyramid pooling: three dilations, a 1^3 convolution and the patch's mean."""
+
+    def __init__(self, inputs: int, outputs: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        branches = [_conv_relu(inputs, outputs, 1)]
+        branches += [_conv_relu(inputs, outputs, dilation=rate) for rate in dilations]
+        self.branches = nn.ModuleList(branches)
+        # No normalisation here: one value per patch has no variance to normalise by.
+        self.mean = nn.Sequential(
+            nn.AdaptiveAvgPool3d(1), nn.Conv3d(inputs, outputs, 1), nn.ReLU(inplace=True)
+        )
+        self.join = _conv_relu(outputs * (len(branches) + 1), outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.mean(x).expand(-1, -1, *x.shape[2:])
+        return self.join(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
+
+
+class DeepLabV3Plus(nn.Module):
+    """(N, C, z, y, x) float -> logits (N, 1, z, y, x); sizes must be multiples of 16."""
+
+    def __init__(self, config: NetworkConfig, channels: int) -> None:
+        super().__init__()
+        width, narrow = config.width, config.decoder_width
+        self.stem = _conv_relu(channels, width, config.stem_size, stride=2)
+        self.pool = nn.MaxPool3d(3, stride=2, padding=1)
+        widths = [width * factor for factor in (1, 2, 4, 8)]
+        inputs = [width, *widths[:3]]
+        strides, dilations = (1, 2, 2, 1), (1, 1, 1, 2)
+        self.stages = nn.ModuleList(
+            _stage(a, b, n, stride, dilation)
+            for a, b, n, stride, dilation in zip(
+                inputs, widths, _BLOCKS, strides, dilations, strict=True
+            )
+        )
+        self.pyramid = _Pyramid(widths[3], config.pyramid_width, config.pyramid_dilations)
+        self.low_level = _conv_relu(width, narrow, 1)
+        self.decoder = nn.Sequential(
+            _conv_relu(config.pyramid_width + narrow, 2 * narrow),
+            _conv_relu(2 * narrow, 2 * narrow),
+        )
+        self.refine = None
+        if config.refine_width:
+            self.refine = _conv_relu(2 * narrow + width, config.refine_width)
+        self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stem = self.stem(x)  # stride 2
+        low = features = self.stages[0](self.pool(stem))  # stride 4
+        for stage in self.stages[1:]:
+            features = stage(features)  # strides 8, 16, 16
+        context = _resize(self.pyramid(features), low)
+        decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
+        if self.refine is not None:
+            decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))
+        return _resize(self.classifier(decoded), x)

@@ -1,0 +1,224 @@
+"""The training loop.
+
+Every random choice comes from (seed, step, slot), and exercises end where a checkpoint is written.
+A run that is resumed therefore goes on as the unbroken one would have.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError, FileError
+from clickseg_infer.model_spec import Source
+from clickseg_train import exercises
+from clickseg_train.augment import augment, augmentation
+from clickseg_train.cases import CaseCache, Dataset
+from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from clickseg_train.config import TrainConfig
+from clickseg_train.exercises import Exercise
+from clickseg_train.losses import click_loss, dice_by_object
+from clickseg_train.networks import build_network
+from clickseg_train.objects import KINDS, TrainingObject, draw_object
+from clickseg_train.validate import ValidationReport, validate
+
+CHECKPOINT = "last.ckpt"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did: its loss, and each object's kind, number of clicks and Dice."""
+
+    step: int
+    loss: float
+    objects: tuple[tuple[str, int, float], ...]
+    seconds: float
+
+
+Report = Callable[[StepReport | ValidationReport], None]
+
+
+def train(
+    datasets: Sequence[Dataset],
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    report: Report = lambda _: None,
+) -> Path:
+    """Train a network and leave its checkpoint at `out / "last.ckpt"`.
+
+    Args:
+        datasets: learnt from in equal shares; only their training cases are read.
+        out: the run's folder, made if its parent exists.
+        config: of the run.
+        resume: go on from the folder's checkpoint, which must have been made with this
+            configuration (`steps` may differ).
+        report: called after every step and every validation.
+
+    Returns:
+        The checkpoint's path.
+
+    Raises:
+        DatasetError: no dataset has a training case.
+        CheckpointError: a folder with a checkpoint and no `resume`, or the other way round, or
+            another configuration than the checkpoint's.
+        FileError: the folder cannot be made or written to.
+    """
+    if not any(dataset.train for dataset in datasets):
+        raise DatasetError("no dataset has a case to train on")
+    if len(set(config.patch_size)) != 1:
+        raise ConfigError(f"training patches must be cubes, not {config.patch_size}")
+    path = out / CHECKPOINT
+    before = _before(path, out, config, resume)
+    torch.manual_seed(config.seed)
+    spec = config.model.spec()
+    network = build_network(config.network, len(spec.channels))
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    ema = get_ema_multi_avg_fn(config.ema)
+    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    step, trained_on = 0, _sources(datasets)
+    if before is not None:
+        step, trained_on = before.step, tuple(dict.fromkeys(before.trained_on + trained_on))
+        network.load_state_dict(before.network)
+        average.module.load_state_dict(before.average)
+        average.n_averaged.fill_(max(step, 1))
+        optimizer.load_state_dict(before.optimizer)
+
+    draw = _Draw(datasets, config)
+    loss_of = click_loss()
+    slots: list[Exercise | None] = [None] * config.batch
+    inputs = np.empty((config.batch, len(spec.channels), *config.patch_size), np.float32)
+    network.train()
+    while step < config.steps:
+        began = time.perf_counter()
+        for slot in range(config.batch):
+            rng = np.random.default_rng([config.seed, step, slot])
+            exercise = slots[slot]
+            if exercise is None or exercise.rounds >= config.sampling.clicks:
+                exercise = slots[slot] = exercises.start(rng, spec, draw(rng))
+            exercises.prepare(exercise, rng, spec, inputs[slot])
+        current = [exercise for exercise in slots if exercise is not None]
+        truth = torch.from_numpy(np.stack([e.truth for e in current])[:, None]).float()
+
+        _set_rate(optimizer, config, step)
+        logits, loss = _learn(network, optimizer, loss_of, config, inputs, truth)
+        average.update_parameters(network)
+
+        for exercise, answer in zip(current, logits.numpy(), strict=True):
+            exercises.answer(exercise, answer[0], spec.threshold_logit)
+        scores = dice_by_object(logits, truth, spec.threshold_logit).tolist()
+        step += 1
+        objects = tuple(
+            (e.kind, len(e.clicks), dice) for e, dice in zip(current, scores, strict=True)
+        )
+        _tell(StepReport(step, loss, objects, time.perf_counter() - began), out, report)
+        if config.validate_every and step % config.validate_every == 0:
+            cases = [case for dataset in datasets for case in dataset.val]
+            _tell(validate(average.module, cases, config, step), out, report)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            states = network.state_dict(), average.module.state_dict(), optimizer.state_dict()
+            write_checkpoint(path, Checkpoint(config, step, *states, trained_on))
+            slots = [None] * config.batch
+    return path
+
+
+def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; makes the folder of a new run."""
+    if resume:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: there is no checkpoint to resume from")
+        before = read_checkpoint(path)
+        if _lasting(before.config) != _lasting(config):
+            raise CheckpointError(f"{path}: was made with another configuration")
+        return before
+    if path.exists():
+        raise CheckpointError(f"{path}: exists; resume it or choose another folder")
+    try:
+        out.mkdir(exist_ok=True)
+        (out / LOG).write_text("")
+    except OSError as error:
+        raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
+    return None
+
+
+def _lasting(config: TrainConfig) -> dict[str, object]:
+    """What must not change between the parts of a run."""
+    free = {"steps", "cache_gb", "model"}
+    return {key: value for key, value in vars(config).items() if key not in free}
+
+
+class _Draw:
+    """Draws objects: the kind by its share, then dataset, case and object."""
+
+    def __init__(self, datasets: Sequence[Dataset], config: TrainConfig) -> None:
+        self._cases = [dataset.train for dataset in datasets if dataset.train]
+        self._config = config
+        self._cache = CaseCache(config.cache_gb)
+        self._transform = augmentation()
+        sampling = config.sampling
+        shares = np.array([getattr(sampling, kind) for kind in KINDS], float)
+        self._shares = shares / shares.sum()
+
+    def __call__(self, rng: np.random.Generator) -> TrainingObject:
+        for _ in range(1000):
+            kind = str(rng.choice(KINDS, p=self._shares))
+            cases = self._cases[rng.integers(len(self._cases))]
+            case = self._cache.load(cases[rng.integers(len(cases))])
+            sampling, size = self._config.sampling, self._config.patch_size
+            item = draw_object(rng, case, kind, sampling, size)
+            if item is not None:
+                item = augment(self._transform, item, rng)
+                if item.truth.any():
+                    return item
+        raise DatasetError("1000 draws found no object: are the labels empty?")
+
+
+def _learn(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_of: nn.Module,
+    config: TrainConfig,
+    inputs: np.ndarray,
+    truth: Tensor,
+) -> tuple[Tensor, float]:
+    """One optimiser step; returns the logits before it, and the loss."""
+    batch = torch.from_numpy(inputs).to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast == "bfloat16"):
+        logits = network(batch)
+    logits = logits.float()
+    loss = loss_of(logits, truth)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+    optimizer.step()
+    return logits.detach(), float(loss.detach())
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
+    """Linear warm-up, then a cosine down to a hundredth of the peak."""
+    progress = max(0.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warm_up)) * cosine
+
+
+def _tell(result: StepReport | ValidationReport, out: Path, report: Report) -> None:
+    with (out / LOG).open("a") as file:
+        file.write(json.dumps(vars(result)) + "\n")
+    report(result)
+
+
+def _sources(datasets: Sequence[Dataset]) -> tuple[Source, ...]:
+    return tuple(Source(d.name, d.licence or "not stated") for d in datasets if d.train)

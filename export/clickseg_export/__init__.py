@@ -1,0 +1,1 @@
+"""From a training checkpoint to one self-describing model file: the bridge between both sides."""

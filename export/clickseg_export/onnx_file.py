@@ -1,0 +1,146 @@
+"""A checkpoint becomes one `.onnx` file with its spec inside."""
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from clickseg_export.parity import Parity, check_parity, example_batch
+from clickseg_infer.atomic_write import check_writable, write_whole
+from clickseg_infer.engines import available, open_engine
+from clickseg_infer.model import with_spec
+from clickseg_train.checkpoint import Checkpoint, read_checkpoint
+from clickseg_train.networks import build_network
+
+_OPSET = 18
+_SMALL = 1024  # weights of fewer values are not worth halving
+
+
+def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> Parity:
+    """Export a checkpoint's averaged weights, normalisation folded in, after checking them.
+
+    Args:
+        checkpoint: as `clickseg train` writes it.
+        out: the `.onnx` file.
+        half_weights: store the weights in 16 bits; engines compute in 32 all the same.
+
+    Returns:
+        The largest differences found.
+
+    Raises:
+        FileError: the checkpoint cannot be read or the output cannot be written.
+        CheckpointError: not a checkpoint, or damaged.
+        ParityError: the exported model differs from the network; nothing is written.
+        EngineError: no engine to check it with.
+    """
+    check_writable(out)
+    state = read_checkpoint(checkpoint)
+    trained = folded(network_of(state))
+    stored = rounded(trained) if half_weights else trained
+    spec = state.config.model.spec(state.trained_on)
+    spec = replace(spec, weights="float16" if half_weights else "float32")
+    content = _serialise(stored, torch.from_numpy(example_batch(spec)))
+    if half_weights:
+        content = _halve(content)
+    content = with_spec(content, spec)
+    name = "onnxruntime" if "onnxruntime" in available() else "auto"
+    engine = open_engine(content, spec.patch_size, name, "float32")
+    parity = check_parity(engine, stored, trained, spec)
+    engine.close()
+    write_whole(out, content)
+    return parity
+
+
+def network_of(checkpoint: Checkpoint) -> nn.Module:
+    """The checkpoint's network with its averaged weights, ready to predict."""
+    network = build_network(checkpoint.config.network, len(checkpoint.config.model.spec().channels))
+    network.load_state_dict(checkpoint.average)
+    return network.eval()
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy with each batch normalisation folded into the convolution before it."""
+    network = copy.deepcopy(network)
+    for module in list(network.modules()):
+        if isinstance(module, nn.Sequential):
+            for n in range(len(module) - 1):
+                conv, norm = module[n], module[n + 1]
+                if isinstance(conv, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d):
+                    module[n], module[n + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+    return network
+
+
+def rounded(network: nn.Module) -> nn.Module:
+    """A copy whose large weights hold values that 16 bits represent."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() >= _SMALL:
+                parameter.copy_(parameter.half().float())
+    return network
+
+
+def _serialise(network: nn.Module, batch: torch.Tensor) -> bytes:
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (batch,),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["input"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    content = io.BytesIO()
+    onnx.save(program.model_proto, content)
+    model = onnx.load_from_string(content.getvalue())
+    # The exporter leaves traces of the source tree in these; they are of no use to a reader.
+    model.ClearField("metadata_props")
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    del model.graph.value_info[:]
+    model.graph.ClearField("metadata_props")
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _halve(content: bytes) -> bytes:
+    """Store large weights in 16 bits, each with a cast back that engines fold when they load."""
+    model = onnx.load_from_string(content)
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if weight.data_type == TensorProto.FLOAT and values.size >= _SMALL:
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}_half"))
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its own internals; errors still arrive as exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logger.setLevel(level)

@@ -1,0 +1,77 @@
+"""Does the exported model compute what its network computes?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from clickseg_infer.engines import Engine
+from clickseg_infer.errors import ParityError
+from clickseg_infer.model_spec import ModelSpec
+from clickseg_infer.network_input import fill_click_channels
+
+TOLERANCE = 1e-4
+"""The largest difference of a logit that passes, engine against torch, both in float32."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found.
+
+    Attributes:
+        largest: the largest difference of a logit between the engine and torch.
+        rounding: the largest difference between torch with the stored and with the trained weights;
+            0 unless weights are stored in half precision.
+        flipped: the fraction of voxels whose side of the threshold that rounding changed.
+    """
+
+    largest: float
+    rounding: float = 0.0
+    flipped: float = 0.0
+
+
+def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: ModelSpec) -> Parity:
+    """Compare an engine with the network whose weights it stores, and that with the trained one.
+
+    Raises:
+        ParityError: a logit differs by more than TOLERANCE.
+    """
+    batch = example_batch(spec)
+    answer = engine.run(batch)
+    with torch.no_grad():
+        expected = stored(torch.from_numpy(batch)).numpy()
+        original = trained(torch.from_numpy(batch)).numpy()
+    if answer.shape != expected.shape:
+        raise ParityError(f"the exported model gives {answer.shape}, torch {expected.shape}")
+    largest = float(np.abs(answer - expected).max())
+    if not largest <= TOLERANCE:  # also refuses NaN
+        raise ParityError(
+            f"{engine.name} and torch differ by up to {largest:.2e} in a logit, "
+            f"allowed is {TOLERANCE:.0e}"
+        )
+    limit = spec.threshold_logit
+    return Parity(
+        largest,
+        rounding=float(np.abs(expected - original).max()),
+        flipped=float(np.mean((expected > limit) != (original > limit))),
+    )
+
+
+def example_batch(spec: ModelSpec) -> NDArray[np.float32]:
+    """Two patches (2, C, z, y, x) of smooth random CT with clicks, as the runtime would make them."""
+    rng = np.random.default_rng(0)
+    size = spec.patch_size
+    batch = np.zeros((2, len(spec.channels), *size), np.float32)
+    for patch in batch:
+        coarse = rng.uniform(-1.2, 1.2, [max(1, n // 8) for n in size]).astype(np.float32)
+        ct = np.kron(coarse, np.ones((8, 8, 8), np.float32))
+        ct += rng.normal(0, 0.05, size).astype(np.float32)
+        patch[: len(spec.hu_windows)] = np.clip(ct, -1, 1)
+        positive, negative = (
+            [tuple(int(p) for p in rng.integers(size)) for _ in range(count)] for count in (2, 1)
+        )
+        previous = (ct > 0.5).astype(np.float32)
+        fill_click_channels(spec, positive, negative, previous, patch)  # type: ignore[arg-type]
+    return batch

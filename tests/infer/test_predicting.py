@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from stand_ins import ORIENTATIONS, bright, make_ball, make_spec
+
+import clickseg_infer as cs
+
+CENTRE = (20, 40, 50)
+
+
+def test_a_click_on_a_ball_gives_the_ball(bright_model: cs.Model, ball_volume: cs.Volume) -> None:
+    answer = cs.predict(bright_model, ball_volume, [cs.Click(CENTRE)])
+    assert cs.dice(ball_volume.voxels > 0, answer.mask) > 0.97
+    assert answer.voxels == answer.mask.sum()
+    assert answer.changed == answer.box
+    assert set(answer.ms) == {"resample", "maps", "network", "stitch", "components", "back"}
+    bounds = [(int(p.min()), int(p.max()) + 1) for p in np.nonzero(answer.mask)]
+    assert answer.box == tuple(bounds)
+
+
+def test_an_incremental_answer_equals_a_recomputation(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    clicks = (
+        cs.Click(CENTRE),
+        cs.Click((20, 40, 60)),
+        cs.Click((25, 40, 50), False),
+        cs.Click((14, 45, 50)),
+    )
+    answer = None
+    for count in range(1, len(clicks) + 1):
+        answer = cs.predict(bright_model, ball_volume, clicks[:count], answer)
+        fresh = cs.predict(bright_model, ball_volume, clicks[:count])
+        assert answer.box == fresh.box
+        assert answer.changed == fresh.changed
+        assert np.array_equal(answer.mask, fresh.mask)
+
+
+def test_the_same_arguments_give_the_same_bits_and_touch_nothing(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    before = ball_volume.voxels.copy()
+    clicks = [cs.Click(CENTRE), cs.Click((25, 40, 50), False)]
+    first = cs.predict(bright_model, ball_volume, clicks)
+    second = cs.predict(bright_model, ball_volume, clicks)
+    assert np.array_equal(first.mask, second.mask)
+    assert np.array_equal(ball_volume.voxels, before)
+    with pytest.raises(ValueError, match="read-only"):
+        ball_volume.voxels[0, 0, 0] = 1
+
+
+def test_a_previous_answer_to_other_clicks_is_refused(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    answer = cs.predict(bright_model, ball_volume, [cs.Click(CENTRE)])
+    with pytest.raises(cs.ClickError, match="previous"):
+        cs.predict(bright_model, ball_volume, [cs.Click((21, 40, 50))], answer)
+
+
+def test_an_object_larger_than_a_patch_is_followed_into_its_neighbours() -> None:
+    volume = make_ball(70.0, (80, 160, 200))  # 140 mm across; the widest patch spans 128 mm
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    answer = cs.predict(model, volume, [cs.Click((40, 80, 100))])
+    assert answer.patches > 1
+    assert cs.dice(volume.voxels > 0, answer.mask) > 0.95
+
+
+def test_cost_follows_the_object_not_the_volume(bright_model: cs.Model) -> None:
+    small, tall = make_ball(25.0), make_ball(25.0, (240, 80, 100))
+    answers = [
+        cs.predict(bright_model, volume, [cs.Click(tuple(n // 2 for n in volume.shape))])
+        for volume in (small, tall)
+    ]
+    assert answers[0].patches == answers[1].patches
+    assert answers[0].voxels == pytest.approx(answers[1].voxels, rel=0.02)
+
+
+def test_the_whole_volume_can_be_swept(bright_model: cs.Model, ball_volume: cs.Volume) -> None:
+    clicks = [cs.Click(CENTRE)]
+    near = cs.predict(bright_model, ball_volume, clicks)
+    swept = cs.predict(bright_model, ball_volume, clicks, whole_volume=True)
+    assert swept.patches > near.patches
+    assert cs.dice(near.mask, swept.mask) > 0.95
+
+
+def test_what_is_not_connected_to_a_click_is_left_out(bright_model: cs.Model) -> None:
+    volume = make_ball(12.0)
+    voxels = volume.voxels.copy()
+    voxels[20, 38:43, 85:90] = 100
+    both = cs.Volume(voxels, volume.affine)
+    mask = cs.predict(bright_model, both, [cs.Click(CENTRE)]).mask
+    assert mask[CENTRE] == 1
+    assert mask[20, 40, 87] == 0
+    mask = cs.predict(bright_model, both, [cs.Click(CENTRE), cs.Click((20, 40, 87))]).mask
+    assert mask[20, 40, 87] == 1
+
+
+def test_a_negative_click_before_a_positive_one_waits(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    answer = cs.predict(bright_model, ball_volume, [cs.Click((5, 5, 5), False), cs.Click(CENTRE)])
+    assert answer.voxels > 0
+
+
+def inverse(orientation: np.ndarray) -> np.ndarray:
+    back = np.empty_like(orientation)
+    for axis, (to, flip) in enumerate(orientation):
+        back[to] = axis, flip
+    return back
+
+
+def test_all_orientations_of_a_file_give_the_same_mask(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Through files and the bundled model: nothing anatomical depends on how a file stores it."""
+    volume = make_ball(25.0)
+    noisy = (volume.voxels + rng.normal(0, 30, volume.shape)).astype(np.int16).T
+    affine = np.array([[1.2, 0, 0, -7], [0, 1.5, 0, 9], [0, 0, 3, 11], [0, 0, 0, 1.0]])
+    clicks = [(50, 40, 20), (58, 44, 23)]
+    expected = None
+    with cs.load_model() as model:
+        for orientation in ORIENTATIONS:
+            stored = apply_orientation(noisy, orientation)
+            stored_affine = affine @ inv_ornt_aff(orientation, noisy.shape)
+            nib.save(nib.Nifti1Image(stored, stored_affine), tmp_path / "a.nii")
+            image = cs.read_volume(tmp_path / "a.nii")
+            anatomical = [affine @ [*click, 1] for click in clicks]
+            at = [image.zyx_of_ras(tuple(position[:3])) for position in anatomical]
+            answer = cs.predict(model, image, [cs.Click(zyx) for zyx in at])
+            cs.write_mask(tmp_path / "m.nii", answer.mask, like=image)
+            mask = np.asarray(nib.load(tmp_path / "m.nii").dataobj)
+            assert mask.shape == stored.shape
+            undone = apply_orientation(mask, inverse(orientation))
+            expected = undone if expected is None else expected
+            assert np.array_equal(undone, expected), orientation
+    assert 0 < expected.sum() < expected.size
