@@ -45,7 +45,7 @@ def draw_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]
 def geodesic_proximity(
     ct: NDArray[np.float32], centres: NDArray[np.int64], out: NDArray[np.float32]
 ) -> None:
-    """How near each voxel is to the centres along smooth paths: exp(-distance), 0 if there are none.
+    """How near each voxel is to the centres along smooth paths: exp(-distance), 0 without any.
 
     A step between neighbouring cells (26-neighbourhood) costs its length and the CT difference
     it crosses. Swept plane by plane in six directions, as in FastGeodis
@@ -104,7 +104,7 @@ def _cells(ct: NDArray[np.float32]) -> NDArray[np.float32]:
     return cells
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no cover
     out[:] = 0
     nz, ny, nx = out.shape
@@ -118,7 +118,7 @@ def _disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no c
                         out[z, y, x] = 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _mean_cells(ct, cells):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = cells.shape
     for z in range(nz):
@@ -132,9 +132,9 @@ def _mean_cells(ct, cells):  # type: ignore[no-untyped-def] # pragma: no cover
                 cells[z, y, x] = total * np.float32(0.125)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _sweep(distance, ct, path, edge):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Relax every plane from the one before it, forwards and then backwards along the first axis."""
+    """Relax every plane from the one before it, forwards and then backwards."""
     planes, rows, width = distance.shape
     straight, side, corner = path, path * np.float32(1.4142135), path * np.float32(1.7320508)
     for direction in range(2):
@@ -159,7 +159,7 @@ def _sweep(distance, ct, path, edge):  # type: ignore[no-untyped-def] # pragma: 
                         row[x] = best
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _spread(cells, out):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = out.shape
     for z in range(nz):
@@ -168,7 +168,7 @@ def _spread(cells, out):  # type: ignore[no-untyped-def] # pragma: no cover
                 out[z, y, x] = cells[z // 2, y // 2, x // 2]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _least_difference(ct, means, out):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = out.shape
     for z in range(nz):

@@ -1,7 +1,7 @@
 """Every deliberate error of clickseg, in one tree.
 
     ClicksegError
-    ├── FileError (OSError)         a file or folder that is missing, unreadable or cannot be written
+    ├── FileError (OSError)         a file or folder that cannot be read or written
     ├── VolumeError (ValueError)    voxels or geometry that cannot be segmented
     ├── ClickError (ValueError)     clicks or a click file that make no sense for the volume
     ├── ModelError (ValueError)     a model file that is not ours, too new, or damaged

@@ -132,14 +132,14 @@ def _voxels(image: Any, path: Path) -> NDArray[Any]:
     if 0 in shape:
         raise VolumeError(f"{path}: the volume is empty: shape {shape}")
     try:
-        voxels = np.asanyarray(image.dataobj)
+        voxels: NDArray[Any] = np.asanyarray(image.dataobj)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise FileError(f"{path}: damaged or truncated: {error}") from error
     if voxels.dtype.kind == "f" and image.get_data_dtype().kind in "iu":
         # A whole-number slope and intercept (the usual -1024) loses nothing as integers.
         slope, intercept = image.dataobj.slope, image.dataobj.inter
         if float(slope).is_integer() and float(intercept).is_integer():
-            return np.rint(voxels).astype(np.int32)
+            voxels = np.rint(voxels).astype(np.int32)
     return voxels
 
 

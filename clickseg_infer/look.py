@@ -86,15 +86,15 @@ def _patch_logits(
         before = np.zeros(size, np.float32)
         if known.box is not None:
             mask_to_network(known.crop, known.box, grid, start, before)
-        for other, logits in done.items():
+        for other, found in done.items():
             ours, theirs = _overlap(start, other, size)
-            before[ours] = logits[theirs] > spec.threshold_logit
+            before[ours] = found[theirs] > spec.threshold_logit
     with run.watch.stage("maps"):
         on = [_position(c, grid, start) for c in clicks if c.positive]
         beside = [_position(c, grid, start) for c in clicks if not c.positive]
         fill_click_channels(spec, on, beside, before, batch[0])
     with run.watch.stage("network"):
-        logits = run.model.engine.run(batch)[0, 0]
+        logits: NDArray[np.float32] = run.model.engine.run(batch)[0, 0]
     run.patches += 1
     return logits
 

@@ -99,7 +99,7 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
 
 
 def _fitting_spacing(run: Run, box: Box) -> Spacing:
-    """The finest spacing at which one patch holds the box with a margin, as far as the model goes."""
+    """The finest spacing of the model's at which one patch holds the box with a margin."""
     spec = run.model.spec
     zooms = [
         (high - low) * own * _MARGIN / (size * close)

@@ -64,14 +64,16 @@ def _draw_slice(
     rows, columns = (a for a in range(3) if a != axis)
     low, high = WINDOW_HU
     # Volumes run towards superior, anterior and right; pictures run down and to the right.
-    hu = volume.voxels.take(middle[axis], axis=axis)[::-1, ::-1].astype(np.float32)
-    inside = mask.take(middle[axis], axis=axis)[::-1, ::-1] != 0
+    hu = np.moveaxis(volume.voxels, axis, 0)[middle[axis], ::-1, ::-1].astype(np.float32)
+    inside = np.moveaxis(mask, axis, 0)[middle[axis], ::-1, ::-1] != 0
     grey = np.clip((hu - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     scale = _HEIGHT / (grey.shape[0] * volume.spacing_mm[rows])
     width = max(1, round(grey.shape[1] * volume.spacing_mm[columns] * scale))
     picture = Image.fromarray(grey).resize((width, _HEIGHT)).convert("RGB")
-    large = np.asarray(Image.fromarray(inside).resize((width, _HEIGHT), Image.Resampling.NEAREST))
-    pixels = np.array(picture)
+    large: NDArray[np.bool_] = np.asarray(
+        Image.fromarray(inside).resize((width, _HEIGHT), Image.Resampling.NEAREST)
+    )
+    pixels: NDArray[np.uint8] = np.array(picture)
     pixels[large] = (0.75 * pixels[large] + 0.25 * np.array(_MASK)).astype(np.uint8)
     pixels[large & ~ndimage.binary_erosion(large, iterations=2)] = _MASK
     picture = Image.fromarray(pixels)

@@ -77,7 +77,8 @@ def to_network(
 
     Args:
         voxels: (z, y, x) int16 or float32 HU, any strides. Not modified.
-        grid: the grid; `start` is the patch's first voxel (z, y, x) on it and may be negative.
+        grid: the network's grid over that volume.
+        start: the patch's first voxel (z, y, x) on the grid; may be negative.
         windows_hu: (low, high) for each channel: low becomes -1, high becomes 1, clipped.
         out: (W, z, y, x) float32, overwritten. Outside the volume it holds air.
     """
@@ -99,7 +100,8 @@ def mask_to_network(
     Args:
         mask: (z, y, x) uint8, 0 or 1, the voxels of `box`; the rest of the volume is 0.
         box: where the mask lies in the volume.
-        grid: the grid; `start` is the patch's first voxel (z, y, x) on it.
+        grid: the network's grid over that volume.
+        start: the patch's first voxel (z, y, x) on the grid; may be negative.
         out: (z, y, x) float32, overwritten: 1 where at least half of the taps' weight is mask.
     """
     offset = [bounds[0] for bounds in box]
@@ -174,7 +176,7 @@ def _taps(
     return tables
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _read(voxels, z0, z1, wz, y0, y1, wy, x0, x1, wx, outside, low, scale, out):  # type: ignore[no-untyped-def] # pragma: no cover
     """Eight taps a voxel; a tap of -1 reads `outside`; then every window."""
     nz, ny, nx = len(z0), len(y0), len(x0)
@@ -207,7 +209,7 @@ def _read(voxels, z0, z1, wz, y0, y1, wy, x0, x1, wx, outside, low, scale, out):
                     out[c, z, y, x] = min(max(scaled, np.float32(-1)), np.float32(1))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _threshold(logits, z0, z1, wz, y0, y1, wy, x0, x1, wx, threshold, mask):  # type: ignore[no-untyped-def] # pragma: no cover
     """Trilinear, one blended row of logits at a time."""
     row = np.empty(logits.shape[2], np.float32)

@@ -27,9 +27,10 @@ def gaussian_weights(patch: Index) -> NDArray[np.float32]:
         offset = np.arange(size) - (size - 1) / 2
         axes.append(np.exp(-0.5 * (offset / (_SIGMA * size)) ** 2).astype(np.float32))
     weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    weights = np.maximum(weights, max(float(weights.min()), _LEAST_WEIGHT)).astype(np.float32)
-    weights.flags.writeable = False
-    return weights
+    least = max(float(weights.min()), _LEAST_WEIGHT)
+    raised: NDArray[np.float32] = np.maximum(weights, least).astype(np.float32)
+    raised.flags.writeable = False
+    return raised
 
 
 def blend(
@@ -58,7 +59,7 @@ def blend(
     return total
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _accumulate(patch, weights, z0, y0, x0, total, weight):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = total.shape
     for z in range(max(0, -z0), min(patch.shape[0], nz - z0)):
@@ -69,7 +70,7 @@ def _accumulate(patch, weights, z0, y0, x0, total, weight):  # type: ignore[no-u
                 weight[z0 + z, y0 + y, x0 + x] += w
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def _normalise(total, weight):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = total.shape
     for z in range(nz):

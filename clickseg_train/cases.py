@@ -61,7 +61,7 @@ class LoadedCase:
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read `dataset.json`, and `splits.json` (`{"train": [names], "val": [names]}`) if there is one.
+    """Read `dataset.json`, and `splits.json` (`{"train": names, "val": names}`) if there is one.
 
     Without splits every fifth case is kept for validation. AppleDouble files (`._*`) are ignored.
 

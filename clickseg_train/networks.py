@@ -1,9 +1,9 @@
 """3D DeepLabV3+ with a 3D ResNet-34 backbone.
 
 After Chen et al. 2018 (https://arxiv.org/abs/1802.02611) and He et al. 2015
-(https://arxiv.org/abs/1512.03385), with 3D convolutions throughout. Strides in the backbone: stem 2,
-stage 1 at 4, stage 2 at 8, stage 3 at 16, stage 4 dilated at 16; the decoder joins stage 1 at
-stride 4, and optionally the stem at stride 2.
+(https://arxiv.org/abs/1512.03385), with 3D convolutions throughout. The backbone's stem has stride
+2, its stages 4, 8, 16 and, dilated, 16 again. The decoder joins stage 1 at stride 4, and optionally
+the stem at stride 2.
 """
 
 import torch
@@ -106,6 +106,7 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Network input to logits."""
         stem = self.stem(x)  # stride 2
         low = features = self.stages[0](self.pool(stem))  # stride 4
         for stage in self.stages[1:]:

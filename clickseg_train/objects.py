@@ -120,7 +120,8 @@ def _grid(
 def _start(rng: np.random.Generator, grid: NetworkGrid, anchor: Any, size: Index) -> Index:
     """A patch that holds the anchor somewhere near its middle."""
     jitter = rng.uniform(-0.25, 0.25, 3) * size
-    return focus(np.add(grid.of_volume(anchor), jitter), grid.shape, size)
+    centre = np.add(grid.of_volume(anchor), jitter)
+    return focus(centre.tolist(), grid.shape, size)
 
 
 def _hu(volume: Volume, grid: NetworkGrid, start: Index, size: Index) -> NDArray[np.float32]:
@@ -195,7 +196,7 @@ def half_known(rng: np.random.Generator, truth: NDArray[np.uint8]) -> NDArray[np
     """The truth on one side of a plane: what a patch knows of an object that grew into it."""
     axis = int(rng.integers(3))
     hit = np.flatnonzero(truth.any(axis=tuple(a for a in range(3) if a != axis)))
-    cut = int(rng.integers(hit[0], hit[-1] + 1))
+    cut = int(rng.integers(hit[0], hit[-1])) + 1 if len(hit) > 1 else int(hit[0])
     known = truth.copy()
     side = slice(cut, None) if rng.random() < 0.5 else slice(None, cut)
     known[tuple(side if a == axis else slice(None) for a in range(3))] = 0

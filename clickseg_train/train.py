@@ -7,8 +7,7 @@ A run that is resumed therefore goes on as the unbroken one would have.
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +26,11 @@ from clickseg_train.exercises import Exercise
 from clickseg_train.losses import click_loss, dice_by_object
 from clickseg_train.networks import build_network
 from clickseg_train.objects import KINDS, TrainingObject, draw_object
-from clickseg_train.validate import ValidationReport, validate
+from clickseg_train.reports import Report, StepReport, ValidationReport
+from clickseg_train.validate import validate
 
 CHECKPOINT = "last.ckpt"
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did: its loss, and each object's kind, number of clicks and Dice."""
-
-    step: int
-    loss: float
-    objects: tuple[tuple[str, int, float], ...]
-    seconds: float
-
-
-Report = Callable[[StepReport | ValidationReport], None]
 
 
 def train(

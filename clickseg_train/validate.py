@@ -1,7 +1,6 @@
 """How the network in training does on the validation cases, through the runtime's own code."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,14 +16,7 @@ from clickseg_infer.prediction import Prediction
 from clickseg_train.cases import Case, LoadedCase, load_case
 from clickseg_train.config import TrainConfig
 from clickseg_train.evaluate import click_object
-
-
-@dataclass(frozen=True)
-class ValidationReport:
-    """Mean Dice over the validation objects at one step: after each click, or of each sweep."""
-
-    step: int
-    mean_dice: tuple[float, ...]
+from clickseg_train.reports import ValidationReport
 
 
 def validate(
@@ -42,9 +34,7 @@ def validate(
         for value, _ in loaded.objects:
             truth = loaded.label == value
             if config.validate_by == "clicks":
-                scores.append(
-                    click_object(model, loaded.volume, truth, config.validate_clicks)[0]
-                )
+                scores.append(click_object(model, loaded.volume, truth, config.validate_clicks)[0])
             else:
                 scores.append([_sweep_dice(model, loaded, truth, config)])
     means = np.mean(scores, axis=0) if scores else []

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clickseg_train.train import StepReport, ValidationReport
+    from clickseg_train.reports import Report, StepReport, ValidationReport
 
 _SHOWN_CLICKS = (1, 3, 5)
 _RECENT = 400  # objects that the shown means are taken over
@@ -20,19 +20,35 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task(what)
+
+    def report(done: int, total: int) -> None:
+        bar.start()  # not before the first case, so that a refusal remains one line
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 @contextmanager
 def training_progress(
     steps: int,
-) -> Iterator[Callable[[StepReport | ValidationReport], None]]:
+) -> Iterator[Report]:
     """A bar with the loss, Dice after 1, 3 and 5 clicks, steps per second and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from clickseg_train.reports import ValidationReport
 
     columns = (
         TextColumn("step"),
@@ -45,24 +61,29 @@ def training_progress(
     seconds: deque[float] = deque(maxlen=100)
     dice: dict[int, deque[float]] = {n: deque(maxlen=_RECENT) for n in _SHOWN_CLICKS}
 
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=steps, state="")
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("train", total=steps, state="")
 
-        def report(result: StepReport | ValidationReport) -> None:
-            if not hasattr(result, "loss"):
-                scores = " ".join(f"{value:.3f}" for value in result.mean_dice)
-                bar.console.print(f"step {result.step}: validation Dice by click {scores}")
-                return
-            losses.append(result.loss)
-            seconds.append(result.seconds)
-            for _, clicks, value in result.objects:
-                if clicks in dice:
-                    dice[clicks].append(value)
-            shown = " ".join(f"{n}:{_mean(dice[n]):.2f}" for n in _SHOWN_CLICKS)
-            state = f"loss {_mean(losses):.3f}  Dice {shown}  {1 / _mean(seconds):.1f} steps/s"
-            bar.update(task, completed=result.step, state=state)
+    def report(result: StepReport | ValidationReport) -> None:
+        bar.start()  # not before the first step, so that a refusal remains one line
+        if isinstance(result, ValidationReport):
+            scores = " ".join(f"{value:.3f}" for value in result.mean_dice)
+            bar.console.print(f"step {result.step}: validation Dice by click {scores}")
+            return
+        losses.append(result.loss)
+        seconds.append(result.seconds)
+        for _, clicks, value in result.objects:
+            if clicks in dice:
+                dice[clicks].append(value)
+        shown = " ".join(f"{n}:{_mean(dice[n]):.2f}" for n in _SHOWN_CLICKS)
+        state = f"loss {_mean(losses):.3f}  Dice {shown}  {1 / _mean(seconds):.1f} steps/s"
+        bar.update(task, completed=result.step, state=state)
 
+    try:
         yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _mean(values: deque[float]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.errors import FileError
 from clickseg_infer.files import write_mask, write_volume
 from clickseg_train.phantom.case import phantom
 from clickseg_train.phantom.patient import LABELS
@@ -32,12 +33,16 @@ def write_phantoms(
 
     Raises:
         ValueError: `cases` is below 1.
+        FileError: the folder cannot be made or written to.
     """
     if cases < 1:
         raise ValueError(f"cases must be at least 1, got {cases}")
-    for folder in ("imagesTr", "labelsTr"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
-    (out / "dataset.json").unlink(missing_ok=True)
+    try:
+        for folder in ("imagesTr", "labelsTr"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        (out / "dataset.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
     stems = [f"phantom_{index:03d}" for index in range(cases)]
     for index, stem in enumerate(stems):
         stream = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)

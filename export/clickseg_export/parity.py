@@ -60,7 +60,7 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
 
 
 def example_batch(spec: ModelSpec) -> NDArray[np.float32]:
-    """Two patches (2, C, z, y, x) of smooth random CT with clicks, as the runtime would make them."""
+    """Two patches (2, C, z, y, x) of random CT with clicks, encoded as the runtime does it."""
     rng = np.random.default_rng(0)
     size = spec.patch_size
     batch = np.zeros((2, len(spec.channels), *size), np.float32)

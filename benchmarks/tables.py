@@ -1,0 +1,55 @@
+"""Write the tables of the README and the model card from the committed results.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`. With --check nothing is written, and the
+exit code says whether the documents agree with the results.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "clickseg_infer" / "models" / "light.md")
+SHOWN = (1, 2, 3, 5, 10)
+
+
+def accuracy() -> str:
+    result = json.loads((HERE / "results" / "accuracy.json").read_text())
+    lines = ["| mean Dice after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
+    lines.append("|---" * (len(SHOWN) + 2) + "|")
+    for group, found in result["groups"].items():
+        values = " | ".join(f"{found['mean_dice'][n - 1]:.2f}" for n in SHOWN)
+        lines.append(f"| {group} | {values} | {found['objects']} |")
+    return "\n".join(lines)
+
+
+def engines() -> str:
+    result = json.loads((HERE / "results" / "engines.json").read_text())
+    lines = ["| engine | ms for one 96^3 patch | ratio |", "|---|---|---|"]
+    for name, row in sorted(result["engines"].items(), key=lambda item: item[1]["median_ms"]):
+        lines.append(f"| {name} | {row['median_ms']:.0f} | {row['ratio']:.2f} |")
+    machine = result["machine"]
+    lines += ["", f"Measured on {machine['cores']} cores of {machine['processor']}."]
+    return "\n".join(lines)
+
+
+def filled(text: str) -> str:
+    for make in (accuracy, engines):
+        name = make.__name__
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+        text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.DOTALL)
+    return text
+
+
+def main() -> None:
+    stale = [path for path in DOCUMENTS if filled(path.read_text()) != path.read_text()]
+    if "--check" in sys.argv:
+        sys.exit("\n".join(f"{path.name} differs from the results" for path in stale) or 0)
+    for path in stale:
+        path.write_text(filled(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stand_ins import write_dataset_json
+
+import clickseg_infer as cs
+from clickseg_train.cases import CaseCache, load_case, read_dataset
+
+
+def test_a_decathlon_folder_with_its_misspelt_key(phantoms: Path) -> None:
+    dataset = read_dataset(phantoms)
+    assert dataset.name == "Small"
+    assert dataset.release == "1.0"
+    assert dataset.licence == "CC0"
+    assert dataset.labels == {1: "liver", 2: "spleen"}
+    assert [case.name for case in dataset.train] == ["case_0", "case_1", "case_2"]
+    assert dataset.val == ()
+
+
+def test_loaded_objects_are_the_labels_and_their_boxes(phantoms: Path) -> None:
+    case = load_case(read_dataset(phantoms).train[0])
+    assert case.label.shape == case.volume.shape
+    assert [value for value, _ in case.objects] == [v for v in np.unique(case.label) if v > 0]
+    for value, box in case.objects:
+        where = np.argwhere(case.label == value)
+        assert [low for low, _ in box] == where.min(axis=0).tolist()
+        assert [high for _, high in box] == (where.max(axis=0) + 1).tolist()
+
+
+def make(folder: Path, names: list[str], **changes: object) -> Path:
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / part / f"{name}.nii.gz").touch()
+    write_dataset_json(folder, names, **changes)
+    return folder
+
+
+def test_apple_double_files_are_ignored(tmp_path: Path) -> None:
+    dataset = read_dataset(make(tmp_path, ["._a", "a", "b"]))
+    assert [case.name for case in dataset.train] == ["a", "b"]
+
+
+def test_nnunet_labels(tmp_path: Path) -> None:
+    labels = {"background": 0, "liver": 1, "tumour": 2}
+    assert read_dataset(make(tmp_path, ["a"], labels=labels)).labels == {1: "liver", 2: "tumour"}
+
+
+def test_splits(tmp_path: Path) -> None:
+    names = [f"c{n}" for n in range(10)]
+    folder = make(tmp_path, names)
+    dataset = read_dataset(folder)
+    assert [case.name for case in dataset.val] == ["c4", "c9"]
+    (folder / "splits.json").write_text(json.dumps({"train": ["c9"], "val": ["c0", "c1"]}))
+    dataset = read_dataset(folder)
+    assert [case.name for case in dataset.train] == ["c9"]
+    assert [case.name for case in dataset.val] == ["c0", "c1"]
+    (folder / "splits.json").write_text(json.dumps({"train": ["x"]}))
+    with pytest.raises(cs.DatasetError, match="unknown cases"):
+        read_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"labels": None}, "'labels' names no object"),
+        ({"labels": {}}, "'labels' names no object"),
+        ({"labels": {"0": "background"}}, "'labels' names no object"),
+        ({"labels": ["liver"]}, "'labels' names no object"),
+        ({"training": []}, "lists no cases"),
+        ({"training": None}, "lists no cases"),
+        ({"training": ["./imagesTr/a.nii.gz"]}, "needs an image and a label"),
+        ({"training": [{"image": "./imagesTr/a.nii.gz"}]}, "needs an image and a label"),
+        (
+            {"training": [{"image": "./imagesTr/z.nii.gz", "label": "./labelsTr/a.nii.gz"}]},
+            "1 files are missing.*z.nii.gz",
+        ),
+    ],
+)
+def test_incomplete_folders(changes: dict, complaint: str, tmp_path: Path) -> None:
+    make(tmp_path, ["a"], **changes)
+    with pytest.raises(cs.DatasetError, match=complaint):
+        read_dataset(tmp_path)
+
+
+def test_no_folder_no_json(tmp_path: Path) -> None:
+    with pytest.raises(cs.DatasetError, match="cannot be read"):
+        read_dataset(tmp_path / "nowhere")
+    (tmp_path / "dataset.json").write_text("[1")
+    with pytest.raises(cs.DatasetError, match="not JSON"):
+        read_dataset(tmp_path)
+
+
+def test_the_cache_forgets_the_oldest(phantoms: Path) -> None:
+    cases = read_dataset(phantoms).train
+    one = load_case(cases[0])
+    size_gb = (one.volume.voxels.nbytes + one.label.nbytes) / 2**30
+    cache = CaseCache(2.5 * size_gb)
+    first, second = cache.load(cases[0]), cache.load(cases[1])
+    assert cache.load(cases[0]) is first
+    cache.load(cases[2])  # makes room by forgetting the second
+    assert cache.load(cases[0]) is first
+    assert cache.load(cases[1]) is not second

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+from stand_ins import TINY_TOML
+
+import clickseg_infer as cs
+from clickseg_train.config import config_of, read_config, values_of
+
+
+def test_configurations_survive_the_way_through_plain_values(tiny_config: Path) -> None:
+    for name in ("light", "seed", tiny_config):
+        config = read_config(name)
+        assert config_of(values_of(config)) == config
+
+
+def test_the_seed_is_the_network_the_project_began_with() -> None:
+    config = read_config("seed")
+    assert config.network.width == 64
+    assert config.patch_size == config.model.patch_size == (160, 160, 160)
+    assert config.validate_by == "sliding_window"
+    assert config.model.spec().channels == ("ct", "positive", "negative", "previous")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("steps = 4", "step = 4", r"unknown keys \['step'\]"),
+        ("width = 4", "with = 4", r"unknown keys \['with'\]"),
+        ("steps = 4", "steps = 0", "steps must be at least 1"),
+        ("steps = 4", 'steps = "many"', "steps must be int"),
+        ("steps = 4", "steps = true", "steps must be int"),
+        ("steps = 4", "steps = 4.5", "steps must be int"),
+        ("patch_size = [32, 32, 32]", "patch_size = [33, 32, 32]", "multiples of 16"),
+        ("patch_size = [32, 32, 32]", "patch_size = [32, 32]", "must have 3 values"),
+        ("labels = 0.6", "labels = -1.0", "shares"),
+        ("spacing_mm = [3.0, 5.0]", "spacing_mm = [5.0, 3.0]", "must rise"),
+        ('"positive"', '"sound"', "unknown channels"),
+        ("ct = [-160, 240]", "ct = [240, -160]", "must rise"),
+        ("[network]", "network = 3\n[other]", "unknown keys"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(old: str, new: str, complaint: str, tmp_path: Path) -> None:
+    assert old in TINY_TOML
+    path = tmp_path / "bad.toml"
+    path.write_text(TINY_TOML.replace(old, new, 1))
+    with pytest.raises(cs.ConfigError, match=complaint) as caught:
+        read_config(path)
+    assert "bad.toml" in str(caught.value)
+
+
+def test_files_that_are_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(cs.FileError, match=r"nowhere\.toml"):
+        read_config(tmp_path / "nowhere.toml")
+    (tmp_path / "text.toml").write_text("this is { not toml")
+    with pytest.raises(cs.FileError, match="not TOML"):
+        read_config(tmp_path / "text.toml")

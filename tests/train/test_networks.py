@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from clickseg_train.config import NetworkConfig, read_config
+from clickseg_train.networks import build_network
+
+
+def test_logits_have_the_inputs_size() -> None:
+    network = build_network(NetworkConfig(width=4, pyramid_width=8, decoder_width=4), 5).eval()
+    for size in ((32, 32, 32), (48, 32, 64)):
+        assert network(torch.zeros(2, 5, *size)).shape == (2, 1, *size)
+
+
+def test_the_backbone_is_resnet_34_at_stride_16() -> None:
+    network = build_network(read_config("seed").network, 4)
+    assert [len(stage) for stage in network.stages] == [3, 4, 6, 3]
+    blocks = sum(
+        isinstance(m, torch.nn.Conv3d) and m.kernel_size == (3, 3, 3)
+        for m in network.stages.modules()
+    )
+    assert 1 + blocks + 1 == 34  # the stem, two in each of 16 blocks, and the classifier
+    x = network.pool(network.stem(torch.zeros(1, 4, 32, 32, 32)))
+    for stage in network.stages:
+        x = stage(x)
+    assert x.shape == (1, 512, 2, 2, 2)
+
+
+def test_the_light_network_is_light() -> None:
+    config = read_config("light")
+    channels = len(config.model.spec().channels)
+    network = build_network(config.network, channels).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, channels, 96, 96, 96))
+    assert counter.get_total_flops() <= 20e9
+    assert sum(p.numel() for p in network.parameters()) * 2 <= 16e6
+
+
+@pytest.mark.parametrize("refine", [0, 4])
+def test_every_weight_learns(refine: int) -> None:
+    config = NetworkConfig(width=4, pyramid_width=8, decoder_width=4, refine_width=refine)
+    network = build_network(config, 3)
+    network(torch.randn(2, 3, 32, 32, 32)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name

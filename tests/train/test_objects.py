@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stand_ins import make_spec
+
+from clickseg_infer.clicks import Click
+from clickseg_train import exercises
+from clickseg_train.augment import augment, augmentation
+from clickseg_train.cases import LoadedCase, load_case, read_dataset
+from clickseg_train.config import SamplingConfig
+from clickseg_train.objects import KINDS, TrainingObject, draw_object, half_known
+
+SIZE = (32, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def case(phantoms: Path) -> LoadedCase:
+    return load_case(read_dataset(phantoms).train[0])
+
+
+def drawn(case: LoadedCase, kind: str, count: int = 12) -> list[TrainingObject]:
+    sampling = SamplingConfig(spacing_mm=(2.0, 5.0))
+    items = (
+        draw_object(np.random.default_rng(n), case, kind, sampling, SIZE) for n in range(4 * count)
+    )
+    return [item for item in items if item is not None][:count]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_objects_are_visible_and_repeatable(kind: str, case: LoadedCase) -> None:
+    items = drawn(case, kind)
+    assert len(items) == 12
+    for item in items:
+        assert item.hu.shape == item.truth.shape == SIZE
+        assert item.truth.sum() >= 30
+        assert np.isfinite(item.hu).all()
+    again = drawn(case, kind, 3)
+    assert all(np.array_equal(a.hu, b.hu) for a, b in zip(items, again, strict=False))
+
+
+def test_labels_lie_on_what_they_label(case: LoadedCase) -> None:
+    """The spine is brighter than the rest, wherever its patch was cut."""
+    spine = {value: box for value, box in case.objects if value == 9}
+    only = LoadedCase(case.volume, case.label, tuple(spine.items()))
+    for item in drawn(only, "labels", 6):
+        inside, outside = item.hu[item.truth > 0], item.hu[item.truth == 0]
+        assert np.median(inside) > np.median(outside) + 50
+
+
+def test_pasted_shapes_can_be_seen(case: LoadedCase) -> None:
+    for item in drawn(case, "pasted"):
+        shell = np.zeros_like(item.truth)
+        for axis in range(3):
+            for step in (-2, 2):
+                shell |= np.roll(item.truth, step, axis)
+        shell = (shell > 0) & (item.truth == 0)
+        assert abs(item.hu[item.truth > 0].mean() - item.hu[shell].mean()) > 5
+
+
+def test_augmentation_moves_image_and_truth_together(rng: np.random.Generator) -> None:
+    truth = np.zeros(SIZE, np.uint8)
+    truth[4:12, 8:28, 10:16] = 1
+    item = TrainingObject(np.where(truth, 900, -900).astype(np.float32), truth, "labels")
+    transform = augmentation()
+    seen = set()
+    for n in range(20):
+        varied = augment(transform, item, np.random.default_rng(n))
+        seen.add(varied.truth.tobytes())
+        agree = (varied.hu > 0) == (varied.truth > 0)
+        assert agree.mean() > 0.97
+        again = augment(transform, item, np.random.default_rng(n))
+        assert np.array_equal(varied.hu, again.hu)
+    assert len(seen) > 10
+
+
+def test_half_known_is_part_of_the_truth(rng: np.random.Generator) -> None:
+    truth = np.zeros(SIZE, np.uint8)
+    truth[4:20, 8:28, 10:16] = 1
+    for _ in range(20):
+        known = half_known(rng, truth)
+        assert known.sum() < truth.sum()
+        assert not known[truth == 0].any()
+
+
+def exercise_rounds(seed: int, rounds: int) -> list[tuple[np.ndarray, exercises.Exercise]]:
+    spec, rng = make_spec(patch_size=SIZE), np.random.default_rng(seed)
+    truth = np.zeros(SIZE, np.uint8)
+    truth[6:26, 8:24, 10:22] = 1
+    item = TrainingObject(np.where(truth, 100, -100).astype(np.float32), truth, "labels")
+    exercise = exercises.start(rng, spec, item)
+    result = []
+    for _ in range(rounds):
+        inputs = np.full((len(spec.channels), *SIZE), np.nan, np.float32)
+        exercises.prepare(exercise, rng, spec, inputs)
+        result.append((inputs, exercise))
+        half = np.where(truth, 5.0, -5.0)
+        half[:, :, 16:] = -5.0
+        exercises.answer(exercise, half.astype(np.float32), 0.0)
+    return result
+
+
+def test_exercises_show_what_inference_shows() -> None:
+    for seed in range(12):
+        for inputs, exercise in exercise_rounds(seed, 4):
+            assert np.isfinite(inputs).all()
+            assert inputs[0][exercise.truth > 0] == pytest.approx(0.5)
+            assert set(np.unique(inputs[3])) <= {0.0, 1.0}
+        positives = [c for c in exercise.clicks if c.positive]
+        assert positives
+        for click in exercise.clicks:
+            assert bool(exercise.truth[click.zyx]) == click.positive
+
+
+def test_corrections_go_where_the_answer_is_wrong() -> None:
+    later: list[Click] = []
+    for seed in range(12):
+        exercise = exercise_rounds(seed, 5)[-1][1]
+        later += [click for click in exercise.clicks[2:] if click.positive]
+    in_missed_half = [click.zyx[2] >= 16 for click in later]
+    assert np.mean(in_missed_half) > 0.8
