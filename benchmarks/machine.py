@@ -23,4 +23,5 @@ def _processor() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     flags = next((line for line in lines if line.startswith("flags")), "")
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    return f"{names[0] if names else platform.processor()} ({', '.join(w for w in wanted if w in flags)})"
+    features = ", ".join(name for name in wanted if name in flags)
+    return f"{names[0] if names else platform.processor()} ({features})"
