@@ -40,7 +40,8 @@ def main() -> None:
             results[group] = {
                 "objects": len(found.cases),
                 "mean_dice": [round(value, 4) for value in found.mean_dice],
-                "clicks_to": {f"{target:.2f}": found.clicks_to(target) for target in TARGETS},
+                "clicks_to": {f"{t:.2f}": round(found.clicks_to(t), 2) for t in TARGETS},
+                "failures": {f"{t:.2f}": found.failures(t) for t in TARGETS},
                 "median_click_ms": round(found.median_click_ms, 1),
                 "by_object": {
                     f"{Path(case.image).name} {case.label_value}": np.round(case.dice, 3).tolist()

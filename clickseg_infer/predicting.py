@@ -93,8 +93,7 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     assert seen is not None
     spacing = _fitting_spacing(run, seen)
     if len(clicks) > 1 or spacing != spec.overview_spacing_mm:
-        middle = [(low + high - 1) / 2 for low, high in seen]
-        known = look(run, clicks, known, spacing, middle)
+        known = look(run, clicks, known, spacing, _centre(run, seen, spacing, latest))
     return replace(known, clicks=clicks)
 
 
@@ -112,6 +111,21 @@ def _fitting_spacing(run: Run, box: Box) -> Spacing:
         for close, wide in zip(spec.spacing_mm, spec.overview_spacing_mm, strict=True)
     )
     return z, y, x
+
+
+def _centre(run: Run, box: Box, spacing_mm: Spacing, click: Index) -> list[float]:
+    """The middle of the box; along an axis that is too long for a patch, the click."""
+    return [
+        (low + high - 1) / 2 if (high - low) * own <= size * spacing else float(position)
+        for (low, high), own, size, spacing, position in zip(
+            box,
+            run.volume.spacing_mm,
+            run.model.spec.patch_size,
+            spacing_mm,
+            click,
+            strict=True,
+        )
+    ]
 
 
 def _changed(before: Prediction, after: Prediction) -> Box | None:

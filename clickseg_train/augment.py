@@ -16,7 +16,7 @@ from monai.transforms import (
 
 from clickseg_train.objects import HU_RANGE, TrainingObject
 
-_BOTH = ("hu", "truth")
+_ALL = ("hu", "truth", "others")
 _QUARTER_TURNS = ((0, 1), (1, 2), (0, 2))
 
 
@@ -24,14 +24,14 @@ def augmentation() -> Compose:
     """The transform; give it a fresh random state for each object through `augment`."""
     return Compose(
         [
-            *(RandFlipd(_BOTH, prob=0.5, spatial_axis=axis) for axis in range(3)),
-            *(RandRotate90d(_BOTH, prob=0.5, spatial_axes=axes) for axes in _QUARTER_TURNS),
+            *(RandFlipd(_ALL, prob=0.5, spatial_axis=axis) for axis in range(3)),
+            *(RandRotate90d(_ALL, prob=0.5, spatial_axes=axes) for axes in _QUARTER_TURNS),
             RandAffined(
-                _BOTH,
+                _ALL,
                 prob=0.25,
                 rotate_range=(0.35, 0.35, 0.35),
                 shear_range=(0.1, 0.1, 0.1),
-                mode=("bilinear", "nearest"),
+                mode=("bilinear", "nearest", "nearest"),
                 padding_mode="border",
             ),
             RandGaussianSmoothd("hu", prob=0.2, sigma_x=(0.3, 0.9)),
@@ -46,6 +46,9 @@ def augmentation() -> Compose:
 def augment(transform: Compose, item: TrainingObject, rng: np.random.Generator) -> TrainingObject:
     """A variation of `item`, decided by `rng` alone; patches must be cubes to be turned."""
     transform.set_random_state(seed=int(rng.integers(2**31)))
-    varied: dict[str, Any] = transform({"hu": item.hu[None], "truth": item.truth[None]})
+    others = np.zeros_like(item.truth) if item.others is None else item.others
+    arrays = {"hu": item.hu[None], "truth": item.truth[None], "others": others[None]}
+    varied: dict[str, Any] = transform(arrays)
     hu = np.clip(np.asarray(varied["hu"][0], np.float32), *HU_RANGE)
-    return TrainingObject(hu, np.asarray(varied["truth"][0]).astype(np.uint8), item.kind)
+    truth, others = (np.asarray(varied[key][0]).astype(np.uint8) for key in ("truth", "others"))
+    return TrainingObject(hu, truth, item.kind, others)

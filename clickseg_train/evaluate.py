@@ -60,12 +60,16 @@ class Evaluation:
         """Over every click of every object."""
         return float(np.median([ms for case in self.cases for ms in case.click_ms]))
 
-    def clicks_to(self, target: float) -> dict[str, float | int | None]:
-        """Over the objects that reached a Dice of `target`: their number and mean clicks."""
-        needed = [clicks_to(case.dice, target) for case in self.cases]
-        reached = [clicks for clicks in needed if clicks is not None]
-        mean = float(np.mean(reached)) if reached else None
-        return {"reached": len(reached), "of": len(needed), "mean_clicks": mean}
+    def clicks_to(self, target: float) -> float:
+        """Mean clicks until Dice reached `target`; where it never did, all clicks count."""
+        return float(np.mean([needed or len(case.dice) for case, needed in self._needed(target)]))
+
+    def failures(self, target: float) -> int:
+        """How many objects never reached a Dice of `target`."""
+        return sum(needed is None for _, needed in self._needed(target))
+
+    def _needed(self, target: float) -> list[tuple[ObjectResult, int | None]]:
+        return [(case, clicks_to(case.dice, target)) for case in self.cases]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -76,6 +80,7 @@ class Evaluation:
             ],
             "mean_dice": list(self.mean_dice),
             "clicks_to": {f"{target:.2f}": self.clicks_to(target) for target in TARGETS},
+            "failures": {f"{target:.2f}": self.failures(target) for target in TARGETS},
         }
 
 

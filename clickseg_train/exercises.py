@@ -53,7 +53,7 @@ def start(rng: np.random.Generator, spec: ModelSpec, item: TrainingObject) -> Ex
     if rng.random() < _GROWN:
         exercise.previous = half_known(rng, item.truth)
     elif rng.random() < _EXTRA_NEGATIVES:
-        exercise.clicks += _negatives(rng, item.truth)
+        exercise.clicks += _negatives(rng, item)
     return exercise
 
 
@@ -95,14 +95,17 @@ def _click(exercise: Exercise, rng: np.random.Generator) -> list[Click]:
     return [] if click is None else [click]
 
 
-def _negatives(rng: np.random.Generator, truth: NDArray[np.uint8]) -> list[Click]:
-    """A few clicks beside the object: near its border, or anywhere in the background."""
-    near = ndimage.binary_dilation(truth, iterations=int(rng.integers(3, 7)))
-    near &= ~ndimage.binary_dilation(truth, iterations=2)
+def _negatives(rng: np.random.Generator, item: TrainingObject) -> list[Click]:
+    """A few clicks beside the object: near its border, on other objects, or anywhere else."""
+    near = ndimage.binary_dilation(item.truth, iterations=int(rng.integers(3, 7)))
+    near &= ~ndimage.binary_dilation(item.truth, iterations=2)
+    choices = [near, item.truth == 0]
+    if item.others is not None:
+        choices.append((item.others > 0) & (item.truth == 0))
     clicks = []
     for _ in range(int(rng.integers(1, 4))):
-        places = np.flatnonzero(near if rng.random() < 0.6 else truth == 0)
+        places = np.flatnonzero(choices[rng.integers(len(choices))])
         if len(places):
-            z, y, x = np.unravel_index(rng.choice(places), truth.shape)
+            z, y, x = np.unravel_index(rng.choice(places), item.truth.shape)
             clicks.append(Click((int(z), int(y), int(x)), positive=False))
     return clicks

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from clickseg_infer.file_grid import Index
 from clickseg_infer.patches import focus
+from clickseg_infer.prediction import slices_of
 from clickseg_infer.resample import NetworkGrid, mask_to_network, network_grid, to_network
 from clickseg_infer.volume import Volume
 from clickseg_train.cases import LoadedCase
@@ -36,11 +37,13 @@ class TrainingObject:
         hu: (z, y, x) float32 HU.
         truth: (z, y, x) uint8, 1 on the object.
         kind: one of KINDS.
+        others: (z, y, x) uint8, 1 on other labelled objects; None where there are none.
     """
 
     hu: NDArray[np.float32]
     truth: NDArray[np.uint8]
     kind: str
+    others: NDArray[np.uint8] | None = None
 
 
 def draw_object(
@@ -82,7 +85,7 @@ def _label(
     if not case.objects:
         return None
     value, box = case.objects[rng.integers(len(case.objects))]
-    mask = (case.label[tuple(slice(*bounds) for bounds in box)] == value).astype(np.uint8)
+    mask = (case.label[slices_of(box)] == value).astype(np.uint8)
     inside = np.argwhere(mask)
     anchor = inside[rng.integers(len(inside))] + [low for low, _ in box]
     if rng.random() < 0.5:  # towards the middle, where a second look will be centred
@@ -97,7 +100,20 @@ def _label(
     mask_to_network(mask, box, grid, start, truth)
     if truth.sum() < _LEAST_VOXELS:
         return None
-    return TrainingObject(_hu(case.volume, grid, start, size), truth.astype(np.uint8), "labels")
+    hu, found = _hu(case.volume, grid, start, size), truth.astype(np.uint8)
+    return TrainingObject(hu, found, "labels", _others(case, value, grid, start, size))
+
+
+def _others(
+    case: LoadedCase, value: int, grid: NetworkGrid, start: Index, size: Index
+) -> NDArray[np.uint8]:
+    """The other labelled objects in the patch."""
+    box = grid.volume_box(start, size)
+    labels = case.label[slices_of(box)]
+    marked = ((labels != value) & (labels > 0)).astype(np.uint8)
+    others = np.empty(size, np.float32)
+    mask_to_network(marked, box, grid, start, others)
+    return others.astype(np.uint8)
 
 
 def _grid(

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from clickseg_infer.atomic_write import write_whole
 from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError, FileError
 from clickseg_infer.model_spec import Source
 from clickseg_train import exercises
@@ -66,28 +68,13 @@ def train(
         raise ConfigError(f"training patches must be cubes, not {config.patch_size}")
     path = out / CHECKPOINT
     before = _before(path, out, config, resume)
-    torch.manual_seed(config.seed)
     spec = config.model.spec()
-    network = build_network(config.network, len(spec.channels))
-    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    ema = get_ema_multi_avg_fn(config.ema)
-    average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    step, trained_on = 0, _sources(datasets)
-    if before is not None:
-        step, trained_on = before.step, tuple(dict.fromkeys(before.trained_on + trained_on))
-        network.load_state_dict(before.network)
-        average.module.load_state_dict(before.average)
-        average.n_averaged.fill_(max(step, 1))
-        optimizer.load_state_dict(before.optimizer)
-
+    learner = _Learner(config, len(spec.channels), before)
+    step, trained_on = (before.step, before.trained_on) if before else (0, ())
+    trained_on = tuple(dict.fromkeys(trained_on + _sources(datasets)))
     draw = _Draw(datasets, config)
-    loss_of = click_loss()
     slots: list[Exercise | None] = [None] * config.batch
     inputs = np.empty((config.batch, len(spec.channels), *config.patch_size), np.float32)
-    network.train()
     while step < config.steps:
         began = time.perf_counter()
         for slot in range(config.batch):
@@ -98,27 +85,81 @@ def train(
             exercises.prepare(exercise, rng, spec, inputs[slot])
         current = [exercise for exercise in slots if exercise is not None]
         truth = torch.from_numpy(np.stack([e.truth for e in current])[:, None]).float()
-
-        _set_rate(optimizer, config, step)
-        logits, loss = _learn(network, optimizer, loss_of, config, inputs, truth)
-        average.update_parameters(network)
-
+        logits, loss = learner.learn(inputs, truth, step)
         for exercise, answer in zip(current, logits.numpy(), strict=True):
             exercises.answer(exercise, answer[0], spec.threshold_logit)
-        scores = dice_by_object(logits, truth, spec.threshold_logit).tolist()
         step += 1
+
+        scores = dice_by_object(logits, truth, spec.threshold_logit).tolist()
         objects = tuple(
             (e.kind, len(e.clicks), dice) for e, dice in zip(current, scores, strict=True)
         )
         _tell(StepReport(step, loss, objects, time.perf_counter() - began), out, report)
         if config.validate_every and step % config.validate_every == 0:
             cases = [case for dataset in datasets for case in dataset.val]
-            _tell(validate(average.module, cases, config, step), out, report)
+            _tell(validate(learner.average.module, cases, config, step), out, report)
         if step % config.checkpoint_every == 0 or step == config.steps:
-            states = network.state_dict(), average.module.state_dict(), optimizer.state_dict()
-            write_checkpoint(path, Checkpoint(config, step, *states, trained_on))
+            write_checkpoint(path, learner.checkpoint(step, trained_on))
             slots = [None] * config.batch
     return path
+
+
+class _Learner:
+    """A network, the moving average of its weights, and what moves them."""
+
+    def __init__(self, config: TrainConfig, channels: int, before: Checkpoint | None) -> None:
+        torch.manual_seed(config.seed)
+        network = build_network(config.network, channels)
+        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        ema = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(self.network, multi_avg_fn=ema, use_buffers=True)
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._loss = click_loss()
+        self._config = config
+        if before is not None:
+            self.network.load_state_dict(before.network)
+            self.average.module.load_state_dict(before.average)
+            self.average.n_averaged.fill_(before.step)
+            self._optimizer.load_state_dict(before.optimizer)
+        self.network.train()
+
+    def learn(self, inputs: NDArray[np.float32], truth: Tensor, step: int) -> tuple[Tensor, float]:
+        """One optimiser step; returns the logits before it, and the loss."""
+        config = self._config
+        for group in self._optimizer.param_groups:
+            group["lr"] = _rate(config, step)
+        batch = torch.from_numpy(inputs).to(memory_format=torch.channels_last_3d)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast == "bfloat16"):
+            logits = self.network(batch)
+        logits = logits.float()
+        loss = self._loss(logits, truth)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self._optimizer.step()
+        self.average.update_parameters(self.network)
+        return logits.detach(), float(loss.detach())
+
+    def checkpoint(self, step: int, trained_on: tuple[Source, ...]) -> Checkpoint:
+        """Everything that is needed to go on from `step`."""
+        return Checkpoint(
+            self._config,
+            step,
+            network=self.network.state_dict(),
+            average=self.average.module.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            trained_on=trained_on,
+        )
+
+
+def _rate(config: TrainConfig, step: int) -> float:
+    """The learning rate: linear warm-up, then a cosine down to a hundredth of the peak."""
+    warm_up = min(1.0, (step + 1) / max(1, config.warm_up))
+    progress = max(0.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return config.learning_rate * warm_up * cosine
 
 
 def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpoint | None:
@@ -129,6 +170,7 @@ def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpo
         before = read_checkpoint(path)
         if _lasting(before.config) != _lasting(config):
             raise CheckpointError(f"{path}: was made with another configuration")
+        _shorten_log(out / LOG, before.step)
         return before
     if path.exists():
         raise CheckpointError(f"{path}: exists; resume it or choose another folder")
@@ -172,39 +214,17 @@ class _Draw:
         raise DatasetError("1000 draws found no object: are the labels empty?")
 
 
-def _learn(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss_of: nn.Module,
-    config: TrainConfig,
-    inputs: np.ndarray,
-    truth: Tensor,
-) -> tuple[Tensor, float]:
-    """One optimiser step; returns the logits before it, and the loss."""
-    batch = torch.from_numpy(inputs).to(memory_format=torch.channels_last_3d)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast == "bfloat16"):
-        logits = network(batch)
-    logits = logits.float()
-    loss = loss_of(logits, truth)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-    optimizer.step()
-    return logits.detach(), float(loss.detach())
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int) -> None:
-    """Linear warm-up, then a cosine down to a hundredth of the peak."""
-    progress = max(0.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warm_up)) * cosine
-
-
 def _tell(result: StepReport | ValidationReport, out: Path, report: Report) -> None:
     with (out / LOG).open("a") as file:
         file.write(json.dumps(vars(result)) + "\n")
     report(result)
+
+
+def _shorten_log(path: Path, step: int) -> None:
+    """Leave out what a killed run logged after its checkpoint: those steps are taken again."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    write_whole(path, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _sources(datasets: Sequence[Dataset]) -> tuple[Source, ...]:

@@ -45,7 +45,8 @@ def evaluate(
         return
     print("mean Dice by click  " + " ".join(f"{value:.3f}" for value in result.mean_dice))
     for target in TARGETS:
-        found = result.clicks_to(target)
-        clicks = f"{found['mean_clicks']:.1f} clicks" if found["reached"] else "-"
-        print(f"Dice {target:.2f}: {found['reached']} of {found['of']} objects, mean {clicks}")
+        print(
+            f"Dice {target:.2f} after {result.clicks_to(target):.1f} clicks on average, "
+            f"never for {result.failures(target)} of {len(result.cases)} objects"
+        )
     print(f"median {result.median_click_ms:.0f} ms a click")

@@ -90,7 +90,7 @@ def test_the_whole_path(run: Run, tmp_path: Path, tiny_config: Path) -> None:
     )
     assert code == 0
     result = json.loads(printed)
-    assert set(result) == {"cases", "mean_dice", "clicks_to"}
+    assert set(result) == {"cases", "mean_dice", "clicks_to", "failures"}
     assert len(result["cases"]) == 1
     case = result["cases"][0]
     assert case["label_value"] == 1

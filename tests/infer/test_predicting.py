@@ -68,6 +68,18 @@ def test_an_object_larger_than_a_patch_is_followed_into_its_neighbours() -> None
     assert cs.dice(volume.voxels > 0, answer.mask) > 0.95
 
 
+def test_every_click_is_looked_at_however_long_the_object() -> None:
+    voxels = np.full((300, 30, 30), -100, np.int16)
+    voxels[10:290, 10:20, 10:20] = 100  # 840 mm long; the widest patch spans 128 mm
+    volume = cs.Volume(voxels, np.diag([2.0, 2.0, 3.0, 1.0]))
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    clicks = [cs.Click((z, 15, 15)) for z in (20, 280, 150)]
+    ends = cs.predict(model, volume, clicks).mask
+    assert all(ends[click.zyx] for click in clicks)
+    cut = cs.predict(model, volume, [*clicks, cs.Click((281, 15, 15), False)])
+    assert not cut.mask[281, 15, 15]
+
+
 def test_cost_follows_the_object_not_the_volume(bright_model: cs.Model) -> None:
     small, tall = make_ball(25.0), make_ball(25.0, (240, 80, 100))
     answers = [

@@ -100,6 +100,17 @@ def exercise_rounds(seed: int, rounds: int) -> list[tuple[np.ndarray, exercises.
     return result
 
 
+def test_some_users_begin_with_clicks_on_other_objects(case: LoadedCase) -> None:
+    item = next(item for item in drawn(case, "labels") if item.others.sum() > 500)
+    assert not (item.others & item.truth).any()
+    on_others = 0
+    for seed in range(200):
+        exercise = exercises.start(np.random.default_rng(seed), make_spec(), item)
+        assert all(not c.positive and not item.truth[c.zyx] for c in exercise.clicks)
+        on_others += any(item.others[c.zyx] for c in exercise.clicks)
+    assert on_others > 200 * 0.25 * 0.3
+
+
 def test_exercises_show_what_inference_shows() -> None:
     for seed in range(12):
         for inputs, exercise in exercise_rounds(seed, 4):

@@ -74,6 +74,8 @@ def test_a_resumed_run_goes_on_as_an_unbroken_one(
         train([dataset], tmp_path / "broken", config, report=kill)
     assert read_checkpoint(tmp_path / "broken" / "last.ckpt").step == 2
     resumed = read_checkpoint(train([dataset], tmp_path / "broken", config, resume=True))
+    lines = (tmp_path / "broken" / LOG).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert resumed.step == whole.step
     for state in ("network", "average"):
         ours, theirs = getattr(resumed, state), getattr(whole, state)
