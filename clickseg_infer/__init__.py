@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FileError,
         ModelError,
         ParityError,
+        TrainingError,
         VolumeError,
     )
     from clickseg_infer.files import read_label, read_volume, write_mask, write_volume
@@ -61,6 +62,7 @@ _MODULE_OF = {
     "Prediction": "prediction",
     "Session": "session",
     "Source": "model_spec",
+    "TrainingError": "errors",
     "Volume": "volume",
     "VolumeError": "errors",
     "check_clicks": "clicks",
@@ -96,6 +98,7 @@ __all__ = [
     "Prediction",
     "Session",
     "Source",
+    "TrainingError",
     "Volume",
     "VolumeError",
     "check_clicks",

@@ -7,16 +7,27 @@ from pathlib import Path
 from clickseg_infer.errors import FileError
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, *inputs: Path | None) -> None:
     """Fail before the work rather than after it.
 
+    Args:
+        path: will be written.
+        inputs: files that are read for it, and must not be overwritten.
+
     Raises:
-        FileError: the folder does not exist, or `path` is a folder itself.
+        FileError: the folder does not exist or cannot be written to, or `path` is a folder itself
+            or one of the inputs.
     """
-    if not path.parent.is_dir():
+    # os.path answers where Path raises, for a name that is too long among others.
+    if not os.path.isdir(path.parent):
         raise FileError(f"{path}: the folder {path.parent} does not exist")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise FileError(f"{path}: is a folder, not a file")
+    if not os.access(path.parent, os.W_OK):
+        raise FileError(f"{path}: the folder {path.parent} cannot be written to")
+    for source in inputs:
+        if source is not None and _same_file(path, source):
+            raise FileError(f"{path}: would overwrite the input {source}")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -41,6 +52,10 @@ def write_whole(path: Path, content: bytes) -> None:
         if isinstance(error, OSError):
             raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
         raise
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 
 def _umask() -> int:

@@ -1,6 +1,7 @@
 """Clicks: points that a person put on the object, or beside it, and the files that hold them."""
 
 import json
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ SCHEMA = "clickseg.clicks/1"
 SPACES = ("ijk", "ras", "lps")
 _POSITIVE = re.compile(r"(p|pos|positive|fg|foreground|\+)(?![a-z])", re.IGNORECASE)
 _NEGATIVE = re.compile(r"(n|neg|negative|bg|background|-)(?![a-z])", re.IGNORECASE)
+_SLICER_SUFFIX = ".mrk.json"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,23 @@ class Click:
     Attributes:
         zyx: the voxel (z, y, x).
         positive: True on the object, False beside it.
+
+    Raises:
+        ClickError: a position that is not three whole numbers.
     """
 
     zyx: Index
     positive: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            z, y, x = (operator.index(p) for p in self.zyx if not isinstance(p, bool))
+        except (TypeError, ValueError) as error:
+            raise ClickError(
+                f"a click needs three whole voxel indices (z, y, x), not {self.zyx!r}"
+            ) from error
+        object.__setattr__(self, "zyx", (z, y, x))
+        object.__setattr__(self, "positive", bool(self.positive))
 
 
 Clicks = tuple[Click, ...]
@@ -50,7 +65,7 @@ def check_clicks(clicks: Sequence[Click], volume: Volume) -> None:
             )
         if polarity.setdefault(click.zyx, click.positive) != click.positive:
             raise ClickError(
-                f"clicks contradict each other: both polarities at {_both(click.zyx, volume)}"
+                f"clicks contradict each other at {_both(click.zyx, volume)}: both polarities"
             )
     if not any(polarity.values()):
         raise ClickError(f"at least one positive click is needed, there are 0 of {len(clicks)}")
@@ -68,10 +83,12 @@ def read_clicks(path: PathLike, volume: Volume) -> Clicks:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_unique)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except ClickError as error:
+        raise ClickError(f"{path}: {error}") from None
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not JSON: {error}") from error
     try:
         clicks = tuple(_parse(content, path, volume))
@@ -117,7 +134,7 @@ def _parse(content: Any, path: Path, volume: Volume) -> Iterable[Click]:
             return _parse_own(content, volume)
         if isinstance(content.get("markups"), list):
             return _parse_markups(content["markups"], path, volume)
-        if content and all(isinstance(points, list) for points in content.values()):
+        if "foreground" in content or "background" in content:
             return _parse_monai(content, volume)
     raise ClickError(
         f"unknown click file: expected a schema {SCHEMA!r}, MONAI Label's foreground and "
@@ -134,6 +151,9 @@ def _parse_own(content: dict[str, Any], volume: Volume) -> Iterable[Click]:
     clicks = content.get("clicks")
     if not isinstance(clicks, list):
         raise ClickError("'clicks' must be a list")
+    objects = {str(click.get("object")) for click in clicks if isinstance(click, dict)}
+    if len(objects) > 1:
+        raise ClickError(f"one object at a time: the clicks are on objects {sorted(objects)}")
     for number, click in enumerate(clicks, start=1):
         if not isinstance(click, dict) or not isinstance(click.get("positive"), bool):
             raise ClickError(f"click {number} needs a 'position' and a 'positive' of true or false")
@@ -145,7 +165,10 @@ def _parse_monai(content: dict[str, Any], volume: Volume) -> Iterable[Click]:
     if len(labels) != 1:
         raise ClickError(f"one object at a time: the file names {len(labels)} labels {labels}")
     for label, positive in ((labels[0], True), ("background", False)):
-        for point in content.get(label, []):
+        points = content.get(label, [])
+        if not isinstance(points, list):
+            raise ClickError(f"{label!r} must be a list of voxels, not {_shown(points)}")
+        for point in points:
             yield Click(_voxel(point, "ijk", volume), positive)
 
 
@@ -156,10 +179,16 @@ def _parse_markups(markups: list[Any], path: Path, volume: Volume) -> Iterable[C
             raise ClickError("a markups list without control points")
         if markup.get("type", "Fiducial") != "Fiducial":
             continue
-        space = str(markup.get("coordinateSystem", "LPS")).lower()
+        space = str(markup.get("coordinateSystem") or "LPS").lower()
         if space not in ("lps", "ras"):
             raise ClickError(f"unknown coordinateSystem {space!r}, allowed are LPS and RAS")
-        names = (str(markup.get("name", "")), path.name)
+        units = markup.get("coordinateUnits") or "mm"
+        if "mm" not in (units if isinstance(units, list) else [units]):
+            raise ClickError(f"coordinateUnits must be mm, not {_shown(units)}")
+        # A file takes its list's name; only one that is a polarity and nothing else says anything.
+        stem = path.name.removesuffix(_SLICER_SUFFIX)
+        whole = _POSITIVE.fullmatch(stem) or _NEGATIVE.fullmatch(stem)
+        names = (str(markup.get("name", "")), stem if whole else "")
         for point in markup["controlPoints"]:
             if not isinstance(point, dict):
                 raise ClickError("a control point that is not an object")
@@ -181,7 +210,7 @@ def _polarity(*labels: str) -> bool:
 def _voxel(position: Any, space: str, volume: Volume) -> Index:
     numbers = isinstance(position, list) and len(position) == 3
     if not numbers or not all(type(p) in (int, float) and abs(p) < 1e9 for p in position):
-        raise ClickError(f"a position must be three finite numbers, not {position!r}")
+        raise ClickError(f"a position must be three finite numbers, not {_shown(position)}")
     a, b, c = position
     if space == "ijk":
         if any(float(p) != int(p) for p in position):
@@ -191,4 +220,18 @@ def _voxel(position: Any, space: str, volume: Volume) -> Index:
 
 
 def _both(zyx: Index, volume: Volume) -> str:
-    return f"(z, y, x) = {zyx}, (i, j, k) = {volume.ijk_of_zyx(zyx)},"
+    return f"(z, y, x) = {zyx}, which is (i, j, k) = {volume.ijk_of_zyx(zyx)}"
+
+
+def _shown(value: Any) -> str:
+    """A value from a file, short enough for one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refused if a key occurs twice: the first would be lost without a word."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ClickError(f"a key occurs twice among {_shown([key for key, _ in pairs])}")
+    return content

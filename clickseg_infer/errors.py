@@ -9,6 +9,7 @@
     ├── DatasetError (ValueError)   a training or evaluation folder that is incomplete
     ├── ConfigError (ValueError)    a training configuration with unknown or impossible values
     ├── CheckpointError (ValueError)  a checkpoint that is not ours or does not fit
+    ├── TrainingError (RuntimeError)  a training run that diverged
     └── ParityError (RuntimeError)  an export whose outputs differ from the network's
 
 Each leaf is also the builtin that callers would expect. A message is one line that names
@@ -50,6 +51,10 @@ class ConfigError(ClicksegError, ValueError):
 
 class CheckpointError(ClicksegError, ValueError):
     """A checkpoint is not ours, damaged, or does not fit the configuration."""
+
+
+class TrainingError(ClicksegError, RuntimeError):
+    """A training run diverged."""
 
 
 class ParityError(ClicksegError, RuntimeError):

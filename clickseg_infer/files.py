@@ -6,6 +6,7 @@ own order; what goes out lies exactly as the image did, with its header codes
 """
 
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -35,11 +37,11 @@ def read_volume(path: PathLike) -> Volume:
 
     Raises:
         FileError: missing, unreadable, truncated, or not NIfTI.
-        VolumeError: not 3D, empty, NaN or infinite voxels, a singular affine.
+        VolumeError: not 3D, empty, NaN or infinite voxels, a singular affine, not in millimetres.
     """
     image = _read_nifti(Path(path))
     try:
-        voxels = _voxels(image, Path(path))
+        voxels = _voxels(image)
         grid = _file_grid(image)
         flip = np.eye(4)
         for xyz, (axis, reverse) in enumerate(zip(grid.axes[::-1], grid.flips[::-1], strict=True)):
@@ -56,28 +58,20 @@ def read_label(path: PathLike, *, like: Volume) -> NDArray[Any]:
     """Read a label file that lies on the grid of the image `like`.
 
     Returns:
-        (z, y, x) integer array of `like`'s shape.
+        (z, y, x) integers of `like`'s shape, none negative.
 
     Raises:
         FileError: as `read_volume`.
-        VolumeError: another shape or affine than the image's, or values that are not integers.
+        VolumeError: another shape or affine than the image's, or values that are not whole
+            numbers from 0 to 2^31 - 1.
     """
     image = _read_nifti(Path(path))
-    voxels = _voxels(image, Path(path))
-    if voxels.dtype.kind == "f":
-        whole = np.rint(voxels)
-        if not np.array_equal(whole, voxels):
-            raise VolumeError(f"{path}: a label must hold integers, this one holds fractions")
-        voxels = whole.astype(np.int32)
-    grid = like.file_grid
-    shape, affine = (
-        (grid.shape, grid.affine) if grid else (like.shape[::-1], np.asarray(like.affine))
-    )
-    if voxels.shape != shape:
-        raise VolumeError(f"{path}: label shape {voxels.shape} differs from the image's {shape}")
-    if not np.allclose(image.affine, affine, rtol=1e-3, atol=1e-2):
-        raise VolumeError(f"{path}: the label's affine differs from the image's")
-    return grid.to_zyx(voxels) if grid else voxels.T
+    try:
+        voxels = _integers(_voxels(image))
+        _check_grid(image, voxels.shape, like)
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from None
+    return like.file_grid.to_zyx(voxels) if like.file_grid else voxels.T
 
 
 def write_mask(path: PathLike, mask: NDArray[Any], *, like: Volume) -> None:
@@ -85,11 +79,15 @@ def write_mask(path: PathLike, mask: NDArray[Any], *, like: Volume) -> None:
 
     Raises:
         FileError: unknown suffix, or the file cannot be written; nothing is left behind.
-        VolumeError: the mask has another shape than the volume.
+        VolumeError: the mask has another shape than the volume, or values that are not whole
+            numbers from 0 to 255.
     """
     if mask.shape != like.shape:
         raise VolumeError(f"the mask's shape {mask.shape} differs from the volume's {like.shape}")
-    _write(Path(path), mask.astype(np.uint8, copy=False), like)
+    stored = mask if mask.dtype == bool else _integers(mask)
+    if stored.max() > 255:
+        raise VolumeError(f"a mask holds values up to 255, this one holds {stored.max()}")
+    _write(Path(path), stored.astype(np.uint8, copy=False), like)
 
 
 def write_volume(path: PathLike, volume: Volume) -> None:
@@ -117,30 +115,59 @@ def _read_nifti(path: Path) -> Any:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
         newer = content[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-        return (nib.Nifti2Image if newer else nib.Nifti1Image).from_bytes(content)
+        with LoggingOutputSuppressor():  # what is wrong arrives as an exception
+            image = (nib.Nifti2Image if newer else nib.Nifti1Image).from_bytes(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FileError(f"{path}: damaged or truncated: {error}") from error
     except (ImageFileError, HeaderDataError, WrapStructError, ValueError, OSError) as error:
         raise FileError(f"{path}: not a NIfTI file: {error}") from error
+    stored = image.dataobj
+    needed = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
+    if needed > len(content):
+        raise FileError(f"{path}: truncated: {len(content)} bytes of {needed}")
+    return image
 
 
-def _voxels(image: Any, path: Path) -> NDArray[Any]:
+def _voxels(image: Any) -> NDArray[Any]:
     """The stored array (i, j, k) in HU; int16 files without scaling are not copied."""
     shape = image.shape
     if len(shape) != 3:
-        raise VolumeError(f"{path}: needs 3 dimensions, has {len(shape)}: shape {shape}")
+        raise VolumeError(f"needs 3 dimensions, has {len(shape)}: shape {shape}")
     if 0 in shape:
-        raise VolumeError(f"{path}: the volume is empty: shape {shape}")
-    try:
-        voxels: NDArray[Any] = np.asanyarray(image.dataobj)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise FileError(f"{path}: damaged or truncated: {error}") from error
+        raise VolumeError(f"the volume is empty: shape {shape}")
+    unit = image.header.get_xyzt_units()[0]
+    if unit not in ("mm", "unknown"):
+        raise VolumeError(f"must be in millimetres, the header says {unit}")
+    voxels: NDArray[Any] = np.asanyarray(image.dataobj)
     if voxels.dtype.kind == "f" and image.get_data_dtype().kind in "iu":
         # A whole-number slope and intercept (the usual -1024) loses nothing as integers.
-        slope, intercept = image.dataobj.slope, image.dataobj.inter
-        if float(slope).is_integer() and float(intercept).is_integer():
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        limits = np.iinfo(np.int32)
+        whole = slope.is_integer() and intercept.is_integer()
+        if whole and limits.min <= voxels.min() and voxels.max() <= limits.max:
             voxels = np.rint(voxels).astype(np.int32)
     return voxels
+
+
+def _integers(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values as integers of at most 32 bits, none negative."""
+    if array.dtype.kind not in "biuf":
+        raise VolumeError(f"a label must hold whole numbers, not {array.dtype}")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= np.iinfo(np.int32).max):  # also refuses NaN
+        raise VolumeError(f"label values must be from 0 to 2147483647, found {low} to {high}")
+    if array.dtype.kind == "f" and not np.array_equal(np.rint(array), array):
+        raise VolumeError("a label must hold whole numbers, this one holds fractions")
+    return array if array.dtype.kind in "iu" and array.itemsize < 8 else array.astype(np.int32)
+
+
+def _check_grid(image: Any, shape: tuple[int, ...], like: Volume) -> None:
+    grid = like.file_grid
+    expected, affine = (grid.shape, grid.affine) if grid else (like.shape[::-1], like.affine)
+    if shape != expected:
+        raise VolumeError(f"the label's shape {shape} differs from the image's {expected}")
+    if not np.allclose(image.affine, affine, rtol=1e-3, atol=1e-2):
+        raise VolumeError("the label's affine differs from the image's")
 
 
 def _file_grid(image: Any) -> FileGrid:

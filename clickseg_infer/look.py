@@ -3,6 +3,7 @@
 A look takes the answer so far and gives the next one. What it did not look at stays as it was.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from clickseg_infer import stitch
 from clickseg_infer.clicks import Click, Clicks
+from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.network_input import fill_click_channels
@@ -30,6 +32,9 @@ from clickseg_infer.volume import Spacing, Volume
 
 MAX_PATCHES = 12
 """A look that grows beyond this many patches stops growing."""
+
+MAX_SWEEP_VOXELS = 2**30
+"""A sweep of more voxels of the network's grid is refused; it would need 8 bytes for each."""
 
 _GROW_OVERLAP = 0.25
 
@@ -63,7 +68,7 @@ def look(
         origin, shape = _extent(list(done), spec.patch_size)
         logits = stitch.blend(list(done.values()), list(done), shape, origin)
     with run.watch.stage("components"):
-        _keep_clicked(logits, origin, grid, clicks, spec.threshold_logit)
+        _keep_clicked(logits, origin, grid, clicks, known, spec.threshold_logit)
     with run.watch.stage("back"):
         covered = [grid.volume_box(start, spec.patch_size) for start in done]
         return _merge(known, logits, origin, grid, covered, spec.threshold_logit)
@@ -103,9 +108,11 @@ def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """The whole volume by sliding window at the close spacing, with the answer so far fed in."""
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spec.spacing_mm)
+    if math.prod(grid.shape) > MAX_SWEEP_VOXELS:
+        raise VolumeError(f"too large to be swept: {grid.shape} voxels at {spec.spacing_mm} mm")
     logits = sweep_logits(run, grid, clicks, known)
     with run.watch.stage("components"):
-        _keep_clicked(logits, (0, 0, 0), grid, clicks, spec.threshold_logit)
+        _keep_clicked(logits, (0, 0, 0), grid, clicks, known, spec.threshold_logit)
     with run.watch.stage("back"):
         z, y, x = ((0, n) for n in volume.shape)
         return _merge(known, logits, (0, 0, 0), grid, [(z, y, x)], spec.threshold_logit)
@@ -114,7 +121,11 @@ def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
 def sweep_logits(
     run: Run, grid: NetworkGrid, clicks: Clicks, known: Prediction
 ) -> NDArray[np.float32]:
-    """The sliding window's logits (z, y, x) float32 on the whole grid."""
+    """The sliding window's logits (z, y, x) float32 on the whole grid.
+
+    Equal to MONAI's `sliding_window_inference` in mode "gaussian" with the same overlap, except
+    that a click's disk is drawn beyond the volume's border too, where MONAI pads with zeros.
+    """
     spec = run.model.spec
     starts = cover(grid.shape, spec.patch_size, spec.overlap)
     logits = (_patch_logits(run, grid, start, clicks, known, {}) for start in starts)
@@ -122,18 +133,32 @@ def sweep_logits(
 
 
 def _keep_clicked(
-    logits: NDArray[np.float32], origin: Index, grid: NetworkGrid, clicks: Clicks, threshold: float
+    logits: NDArray[np.float32],
+    origin: Index,
+    grid: NetworkGrid,
+    clicks: Clicks,
+    known: Prediction,
+    threshold: float,
 ) -> None:
-    """Remove, in place, what is not connected to a positive click, if anything is."""
+    """Remove, in place, every component that no positive click lies on.
+
+    Where none lies on any, what the answer so far overlaps is kept; where there is no answer yet,
+    everything is, as the network's best guess.
+    """
     components = cc3d.connected_components(logits > threshold, connectivity=26)
-    clicked = set()
-    for click in clicks:
-        position = _position(click, grid, origin)
-        if click.positive and all(0 <= p < n for p, n in zip(position, logits.shape, strict=True)):
-            clicked.add(int(components[position]))
-    clicked.discard(0)
-    if clicked:
-        logits[(components > 0) & ~np.isin(components, list(clicked))] = stitch.UNCOVERED
+    positions = [_position(click, grid, origin) for click in clicks if click.positive]
+    kept = {
+        int(components[position])
+        for position in positions
+        if all(0 <= p < n for p, n in zip(position, logits.shape, strict=True))
+    } - {0}
+    if not kept and known.box is not None:
+        before = np.empty(logits.shape, np.float32)
+        mask_to_network(known.crop, known.box, grid, origin, before)
+        kept = {int(n) for n in np.unique(components[before > 0])}
+    elif not kept:
+        return
+    logits[(components > 0) & ~np.isin(components, list(kept))] = stitch.UNCOVERED
 
 
 def _merge(

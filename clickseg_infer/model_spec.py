@@ -92,7 +92,7 @@ class ModelSpec:
                 )
             ),
             f"hu_windows {self.hu_windows} must rise": all(
-                low < high for low, high in self.hu_windows.values()
+                -math.inf < low < high < math.inf for low, high in self.hu_windows.values()
             ),
             f"click_radius {self.click_radius} must not be negative": self.click_radius >= 0,
             f"threshold {self.threshold} must lie between 0 and 1": 0 < self.threshold < 1,

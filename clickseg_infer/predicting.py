@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clickseg_infer.clicks import Click, Clicks, check_clicks
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.look import Run, look, sweep, sweep_logits
+from clickseg_infer.look import Run, look, sweep
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import Prediction, bounds_of, origin_of, slices_of, union
-from clickseg_infer.resample import Box, network_grid
+from clickseg_infer.resample import Box
 from clickseg_infer.volume import Spacing, Volume
 
 _MARGIN = 1.4  # a patch is this much longer than the object it is fitted to
@@ -49,15 +48,16 @@ def predict(
 
     Raises:
         ClickError: no positive click, one outside the volume, contradictory ones, or a previous
-            answer to other clicks.
+            answer that this one does not continue.
+        VolumeError: the volume is too large to be swept.
         EngineError: the engine failed.
     """
     clicks = tuple(clicks)
     check_clicks(clicks, volume)
     answer = previous if previous is not None else Prediction((), volume.shape)
     known = len(answer.clicks)
-    if answer.clicks != clicks[:known] or answer.shape != volume.shape:
-        raise ClickError("the previous answer belongs to other clicks, or to another volume")
+    if answer.clicks != clicks[:known] or answer.shape != volume.shape or answer.swept:
+        raise ClickError("the previous answer is to other clicks, of another volume, or was swept")
     run = Run(model, volume)
     before = answer
     for count in range(known + 1, len(clicks) + 1):
@@ -66,25 +66,15 @@ def predict(
     if whole_volume:
         answer = sweep(run, clicks, answer)
     changed = _changed(before, answer)
-    return replace(answer, changed=changed, patches=run.patches, ms=run.watch.ms)
-
-
-def whole_volume_logits(
-    model: Model, volume: Volume, clicks: Sequence[Click], previous: Prediction
-) -> NDArray[np.float32]:
-    """The sliding window: logits (z, y, x) float32 on the network's grid at the close spacing.
-
-    Equal to MONAI's `sliding_window_inference` in mode "gaussian" with the same overlap.
-    """
-    run = Run(model, volume)
-    grid = network_grid(volume.shape, volume.spacing_mm, model.spec.spacing_mm)
-    return sweep_logits(run, grid, tuple(clicks), previous)
+    return replace(
+        answer, changed=changed, patches=run.patches, ms=run.watch.ms, swept=whole_volume
+    )
 
 
 def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """The answer to one more click."""
-    if not any(click.positive for click in clicks):
-        return replace(known, clicks=clicks)
+    if known.box is None and not clicks[-1].positive:
+        return replace(known, clicks=clicks)  # there is nothing to take away
     spec = run.model.spec
     latest = clicks[-1].zyx
     if known.box is None:

@@ -25,6 +25,7 @@ class Prediction:
         changed: the box within which the latest click changed the mask, or None.
         patches: how many patches the network ran since the answer this one continues.
         ms: milliseconds by stage since then.
+        swept: whether the whole volume was swept; no answer continues such a one.
     """
 
     clicks: Clicks
@@ -34,6 +35,7 @@ class Prediction:
     changed: Box | None = None
     patches: int = 0
     ms: dict[str, float] = field(default_factory=dict)
+    swept: bool = False
 
     @property
     def mask(self) -> NDArray[np.uint8]:

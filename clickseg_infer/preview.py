@@ -17,7 +17,7 @@ from clickseg_infer.files import PathLike
 from clickseg_infer.volume import Volume
 
 WINDOW_HU = (-160.0, 240.0)
-_HEIGHT = 480
+_HEIGHT, _MAX_WIDTH = 480, 1440
 _MASK, _POSITIVE, _NEGATIVE = (255, 170, 0), (60, 230, 90), (255, 60, 60)
 
 
@@ -67,8 +67,9 @@ def _draw_slice(
     hu = np.moveaxis(volume.voxels, axis, 0)[middle[axis], ::-1, ::-1].astype(np.float32)
     inside = np.moveaxis(mask, axis, 0)[middle[axis], ::-1, ::-1] != 0
     grey = np.clip((hu - low) / (high - low) * 255, 0, 255).astype(np.uint8)
-    scale = _HEIGHT / (grey.shape[0] * volume.spacing_mm[rows])
-    width = max(1, round(grey.shape[1] * volume.spacing_mm[columns] * scale))
+    # Millimetres are square, except in slices so flat that they would become a long stripe.
+    shape_mm = grey.shape[1] * volume.spacing_mm[columns], grey.shape[0] * volume.spacing_mm[rows]
+    width = min(max(1, round(_HEIGHT * shape_mm[0] / shape_mm[1])), _MAX_WIDTH)
     picture = Image.fromarray(grey).resize((width, _HEIGHT)).convert("RGB")
     large: NDArray[np.bool_] = np.asarray(
         Image.fromarray(inside).resize((width, _HEIGHT), Image.Resampling.NEAREST)

@@ -1,12 +1,9 @@
 """A session: the clicks on one object, and the way back. It remembers; it never computes."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.clicks import Click, Clicks
-from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.predicting import predict
@@ -46,12 +43,11 @@ class Session:
         """Add a click at voxel (z, y, x) and return the mask; what was undone is forgotten.
 
         Raises:
-            ClickError: outside the volume, contradicts an earlier click, or a negative click
-                before any positive one. The session stays as it was.
+            ClickError: not a voxel, outside the volume, contradicts an earlier click, or a
+                negative click before any positive one. The session stays as it was.
             EngineError: the engine failed. The session stays as it was.
         """
-        z, y, x = (_whole(p) for p in zyx)
-        clicks = (*self.clicks, Click((z, y, x), bool(positive)))
+        clicks = (*self.clicks, Click(zyx, positive))
         self._answers.append(predict(self.model, self.volume, clicks, self.prediction))
         self._undone.clear()
         return self.mask
@@ -74,9 +70,3 @@ class Session:
         """Forget all clicks."""
         del self._answers[1:]
         self._undone.clear()
-
-
-def _whole(position: Any) -> int:
-    if isinstance(position, bool) or int(position) != position:
-        raise ClickError(f"a click needs whole voxel indices (z, y, x), not {position!r}")
-    return int(position)

@@ -11,6 +11,8 @@ from clickseg_infer.file_grid import FileGrid, Index
 
 Spacing = tuple[float, float, float]
 
+_SPACINGS_MM = (0.01, 50.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -23,7 +25,7 @@ class Volume:
 
     Raises:
         VolumeError: voxels that are not 3D, empty, not numeric, NaN or infinite; an affine that
-            is not (4, 4), not finite, or singular.
+            is not (4, 4), not finite, singular, or of a spacing that cannot be in millimetres.
     """
 
     voxels: NDArray[Any]
@@ -108,6 +110,11 @@ def _checked_affine(affine: Any) -> NDArray[np.float64]:
     if not np.isfinite(matrix).all():
         raise VolumeError("the affine holds NaN or infinity")
     lengths = np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
+    least, most = _SPACINGS_MM
+    if lengths.min() > 0 and not (least <= lengths.min() and lengths.max() <= most):
+        raise VolumeError(
+            f"a spacing of {lengths.tolist()} cannot be millimetres, allowed are {least} to {most}"
+        )
     # The volume of the unit cell relative to its edges: independent of the spacing's size.
     if lengths.min() <= 0 or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-3:
         raise VolumeError(f"the affine is singular: columns {matrix[:3, :3].T.tolist()}")

@@ -1,6 +1,7 @@
 """Cases of a Medical Segmentation Decathlon folder."""
 
 import json
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +74,13 @@ def read_dataset(folder: Path) -> Dataset:
     labels = _labels(content.get("labels"), folder)
     cases = [
         _case(folder, item)
-        for item in content.get("training") or []
+        for item in _list(content.get("training"))
         if not (isinstance(item, dict) and Path(str(item.get("image"))).name.startswith("._"))
     ]
     if not cases:
         raise DatasetError(f"{folder / 'dataset.json'}: 'training' lists no cases")
-    missing = [path for case in cases for path in (case.image, case.label) if not path.is_file()]
+    files = [path for case in cases for path in (case.image, case.label)]
+    missing = [path for path in files if not os.path.isfile(path)]
     if missing:
         raise DatasetError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")
     train, val = _split(folder, cases)
@@ -97,12 +99,9 @@ def load_case(case: Case) -> LoadedCase:
 
     Raises:
         FileError, VolumeError: as the readers do.
-        DatasetError: a label with negative values.
     """
     volume = read_volume(case.image)
     label = np.ascontiguousarray(read_label(case.label, like=volume))
-    if label.min() < 0:
-        raise DatasetError(f"{case.label}: label values must not be negative, found {label.min()}")
     if label.max() < 256:
         label = label.astype(np.uint8, copy=False)
     objects = []
@@ -143,7 +142,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: must hold an object")
@@ -158,7 +157,7 @@ def _labels(labels: Any, folder: Path) -> dict[int, str]:
             number, name = (int(key), str(value)) if str(key).isdigit() else (int(value), str(key))
             if number > 0:
                 names[number] = name
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         names = {}
     if not names:
         raise DatasetError(f"{folder / 'dataset.json'}: 'labels' names no object")
@@ -184,9 +183,17 @@ def _split(folder: Path, cases: list[Case]) -> tuple[list[Case], list[Case]]:
     splits = _json(path)
     chosen = []
     for part in ("train", "val"):
-        names = splits.get(part, [])
+        names = [str(name) for name in _list(splits.get(part))]
         unknown = [name for name in names if name not in named]
         if unknown:
             raise DatasetError(f"{path}: {part!r} names unknown cases {unknown[:3]}")
         chosen.append([named[name] for name in names])
+    both = sorted(case.name for case in chosen[0] if case in chosen[1])
+    if both:
+        raise DatasetError(f"{path}: cases {both[:3]} are in train and in val")
     return chosen[0], chosen[1]
+
+
+def _list(value: Any) -> list[Any]:
+    """A JSON list; anything else counts as an empty one."""
+    return value if isinstance(value, list) else []

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from clickseg_infer.atomic_write import write_whole
-from clickseg_infer.errors import CheckpointError, FileError
+from clickseg_infer.errors import CheckpointError, ConfigError, FileError
 from clickseg_infer.model_spec import Source
 from clickseg_train.config import TrainConfig, config_of, values_of
 
@@ -68,6 +69,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a checkpoint, or damaged") from error
     if not isinstance(values, dict) or values.pop("schema", None) != SCHEMA:
         raise CheckpointError(f"{path}: not a checkpoint of clickseg ({SCHEMA})")
-    values["config"] = config_of(values["config"])
-    values["trained_on"] = tuple(Source(**source) for source in values["trained_on"])
-    return Checkpoint(**values)
+    try:
+        values["config"] = config_of(values["config"])
+        values["trained_on"] = tuple(Source(**source) for source in values["trained_on"])
+        return Checkpoint(**values)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: an incomplete or foreign checkpoint: {error}") from error
+
+
+def load_state(module: nn.Module | torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put a checkpoint's state into a network or an optimiser.
+
+    Raises:
+        CheckpointError: the state belongs to another network.
+    """
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the checkpoint is of another network: {reason}") from error

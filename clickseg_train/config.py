@@ -94,7 +94,7 @@ class TrainConfig:
         seed: of weights, objects and clicks.
         steps: optimiser steps in all.
         batch: objects per step.
-        patch_size: training patches (z, y, x), multiples of 16.
+        patch_size: training patches (z, y, x), cubes of a multiple of 16.
         learning_rate: at its peak.
         warm_up: steps until the peak; a cosine follows, down to a hundredth.
         weight_decay: AdamW's.
@@ -129,29 +129,62 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
-        at_least_one = ("steps", "batch", "checkpoint_every", "validate_clicks")
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if any(n < 16 or n % 16 for n in self.patch_size):
-            raise ConfigError(f"patch_size must be multiples of 16, not {self.patch_size}")
-        if self.autocast not in ("bfloat16", "float32"):
-            raise ConfigError(f"autocast must be bfloat16 or float32, not {self.autocast!r}")
-        if self.validate_by not in ("clicks", "sliding_window"):
-            raise ConfigError(
-                f"validate_by must be clicks or sliding_window, not {self.validate_by!r}"
-            )
-        shares = (self.sampling.labels, self.sampling.regions, self.sampling.pasted)
-        if min(shares) < 0 or sum(shares) <= 0:
-            raise ConfigError(f"sampling shares must not be negative nor all 0, not {shares}")
-        if not 0 < self.sampling.spacing_mm[0] <= self.sampling.spacing_mm[1]:
-            raise ConfigError(f"sampling.spacing_mm must rise, not {self.sampling.spacing_mm}")
-        if self.sampling.clicks < 1:
-            raise ConfigError(f"sampling.clicks must be at least 1, not {self.sampling.clicks}")
+        for name, (part, low, high) in _RANGES.items():
+            value = getattr(getattr(self, part) if part else self, name)
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(low <= v <= high for v in values):  # also refuses NaN
+                raise ConfigError(f"{name} must be from {low} to {high}, not {value}")
+        if len(set(self.patch_size)) != 1 or self.patch_size[0] % 16:
+            raise ConfigError(f"patch_size must be a cube of a multiple of 16: {self.patch_size}")
+        if self.network.stem_size % 2 == 0:
+            raise ConfigError(f"stem_size must be odd, not {self.network.stem_size}")
+        choices = {
+            "autocast": ("bfloat16", "float32"),
+            "validate_by": ("clicks", "sliding_window"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}"
+                )
+        sampling = self.sampling
+        if sampling.labels + sampling.regions + sampling.pasted <= 0:
+            raise ConfigError("the shares of labels, regions and pasted must not all be 0")
+        if sampling.spacing_mm[0] > sampling.spacing_mm[1]:
+            raise ConfigError(f"sampling.spacing_mm must rise, not {sampling.spacing_mm}")
         try:
             self.model.spec()
         except (ModelError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
+
+
+_RANGES: dict[str, tuple[str, float, float]] = {
+    # name: (table, lowest, highest)
+    "seed": ("", 0, 2**32),
+    "steps": ("", 1, 10**9),
+    "batch": ("", 1, 4096),
+    "patch_size": ("", 16, 1024),
+    "learning_rate": ("", 1e-9, 10),
+    "warm_up": ("", 0, 10**9),
+    "weight_decay": ("", 0, 10),
+    "ema": ("", 0, 0.999999),
+    "clip": ("", 1e-6, 1e6),
+    "checkpoint_every": ("", 1, 10**9),
+    "validate_every": ("", 0, 10**9),
+    "validate_clicks": ("", 1, 1000),
+    "cache_gb": ("", 0, 1e6),
+    "width": ("network", 1, 4096),
+    "stem_size": ("network", 1, 15),
+    "pyramid_width": ("network", 1, 4096),
+    "pyramid_dilations": ("network", 1, 64),
+    "decoder_width": ("network", 1, 4096),
+    "refine_width": ("network", 0, 4096),
+    "labels": ("sampling", 0, 1e6),
+    "regions": ("sampling", 0, 1e6),
+    "pasted": ("sampling", 0, 1e6),
+    "clicks": ("sampling", 1, 1000),
+    "spacing_mm": ("sampling", 0.01, 50),
+}
 
 
 def read_config(path: str | Path) -> TrainConfig:
@@ -168,7 +201,7 @@ def read_config(path: str | Path) -> TrainConfig:
             values = tomllib.load(file)
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FileError(f"{path}: not TOML: {error}") from error
     try:
         return config_of(values)

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.errors import DatasetError
-from clickseg_infer.files import read_label, read_volume
 from clickseg_infer.metrics import clicks_to, dice
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import bounds_of, slices_of, union
 from clickseg_infer.session import Session
 from clickseg_infer.simulate import next_click
 from clickseg_infer.volume import Volume
-from clickseg_train.cases import Case, read_dataset
+from clickseg_train.cases import Case, load_case, read_dataset
 
 TARGETS = (0.85, 0.90, 0.95)
 
@@ -106,13 +105,11 @@ def evaluate(
     """
     results = []
     for case in cases:
-        volume = read_volume(case.image)
-        label = read_label(case.label, like=volume)
-        values = np.unique(label) if label_value is None else [label_value]
-        for value in (int(v) for v in values if v != 0):
-            truth = label == value
-            if truth.any():
-                scores, times = click_object(model, volume, truth, max_clicks)
+        loaded = load_case(case)
+        for value, _ in loaded.objects:
+            if label_value in (None, value):
+                truth = loaded.label == value
+                scores, times = click_object(model, loaded.volume, truth, max_clicks)
                 results.append(ObjectResult(str(case.image), value, tuple(scores), tuple(times)))
                 report(results[-1])
     if not results:

@@ -1,6 +1,7 @@
 """What the network is trained to lower."""
 
 from monai.losses import DiceCELoss
+from monai.metrics import compute_dice
 from torch import Tensor, nn
 
 
@@ -14,6 +15,5 @@ def click_loss() -> nn.Module:
 
 def dice_by_object(logits: Tensor, truth: Tensor, threshold_logit: float) -> Tensor:
     """Dice of each object's thresholded answer, (N,); both inputs (N, 1, z, y, x)."""
-    mask, wanted = (logits > threshold_logit).flatten(1), truth.flatten(1) > 0
-    overlap = (mask & wanted).sum(1)
-    return 2 * overlap / (mask.sum(1) + wanted.sum(1)).clamp(min=1)
+    mask = (logits > threshold_logit).float()
+    return compute_dice(mask, truth, ignore_empty=False)[:, 0]

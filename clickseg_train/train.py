@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from clickseg_infer.atomic_write import write_whole
-from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError, FileError
+from clickseg_infer.errors import (
+    CheckpointError,
+    DatasetError,
+    FileError,
+    TrainingError,
+)
 from clickseg_infer.model_spec import Source
 from clickseg_train import exercises
 from clickseg_train.augment import augment, augmentation
 from clickseg_train.cases import CaseCache, Dataset
-from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from clickseg_train.checkpoint import Checkpoint, load_state, read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig
 from clickseg_train.exercises import Exercise
 from clickseg_train.losses import click_loss, dice_by_object
@@ -50,7 +55,7 @@ def train(
         out: the run's folder, made if its parent exists.
         config: of the run.
         resume: go on from the folder's checkpoint, which must have been made with this
-            configuration (`steps` may differ).
+            configuration (but for `steps`, and names and texts of the model).
         report: called after every step and every validation.
 
     Returns:
@@ -60,18 +65,19 @@ def train(
         DatasetError: no dataset has a training case.
         CheckpointError: a folder with a checkpoint and no `resume`, or the other way round, or
             another configuration than the checkpoint's.
+        TrainingError: the loss is no longer finite; the last checkpoint stays.
         FileError: the folder cannot be made or written to.
     """
     if not any(dataset.train for dataset in datasets):
         raise DatasetError("no dataset has a case to train on")
-    if len(set(config.patch_size)) != 1:
-        raise ConfigError(f"training patches must be cubes, not {config.patch_size}")
     path = out / CHECKPOINT
     before = _before(path, out, config, resume)
     spec = config.model.spec()
     learner = _Learner(config, len(spec.channels), before)
     step, trained_on = (before.step, before.trained_on) if before else (0, ())
     trained_on = tuple(dict.fromkeys(trained_on + _sources(datasets)))
+    if before is None:
+        write_checkpoint(path, learner.checkpoint(step, trained_on))
     draw = _Draw(datasets, config)
     slots: list[Exercise | None] = [None] * config.batch
     inputs = np.empty((config.batch, len(spec.channels), *config.patch_size), np.float32)
@@ -119,10 +125,10 @@ class _Learner:
         self._loss = click_loss()
         self._config = config
         if before is not None:
-            self.network.load_state_dict(before.network)
-            self.average.module.load_state_dict(before.average)
+            load_state(self.network, before.network)
+            load_state(self.average.module, before.average)
+            load_state(self._optimizer, before.optimizer)
             self.average.n_averaged.fill_(before.step)
-            self._optimizer.load_state_dict(before.optimizer)
         self.network.train()
 
     def learn(self, inputs: NDArray[np.float32], truth: Tensor, step: int) -> tuple[Tensor, float]:
@@ -135,6 +141,8 @@ class _Learner:
             logits = self.network(batch)
         logits = logits.float()
         loss = self._loss(logits, truth)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss became {loss.item()} at step {step + 1}; lower the rate")
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
@@ -170,7 +178,11 @@ def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpo
         before = read_checkpoint(path)
         if _lasting(before.config) != _lasting(config):
             raise CheckpointError(f"{path}: was made with another configuration")
+        if before.step > config.steps:
+            raise CheckpointError(f"{path}: is at step {before.step} of {config.steps} already")
         _shorten_log(out / LOG, before.step)
+        for unfinished in out.glob(f".{CHECKPOINT}.*"):  # of a run that was killed while writing
+            unfinished.unlink()
         return before
     if path.exists():
         raise CheckpointError(f"{path}: exists; resume it or choose another folder")
@@ -183,9 +195,14 @@ def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpo
 
 
 def _lasting(config: TrainConfig) -> dict[str, object]:
-    """What must not change between the parts of a run."""
+    """What must not change between the parts of a run: all that the network sees and learns by."""
     free = {"steps", "cache_gb", "model"}
-    return {key: value for key, value in vars(config).items() if key not in free}
+    lasting = {key: value for key, value in vars(config).items() if key not in free}
+    model = config.model
+    return {
+        **lasting,
+        "channels": (model.hu_windows, model.click_channels, model.click_radius, model.threshold),
+    }
 
 
 class _Draw:

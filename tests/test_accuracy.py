@@ -1,4 +1,4 @@
-"""The bundled model follows clicks on real scans that it was not trained on."""
+"""The bundled model follows clicks on real scans."""
 
 from pathlib import Path
 

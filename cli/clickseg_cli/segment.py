@@ -46,7 +46,7 @@ def segment(
     from clickseg_infer.stopwatch import Stopwatch
 
     check_nifti_name(out)
-    check_writable(out)
+    check_writable(out, image, clicks, model)
     if preview is not None:
         check_preview_name(preview)
     watch = Stopwatch()
@@ -61,9 +61,9 @@ def segment(
         answer = predict(loaded, volume, given, whole_volume=whole_volume)
     with watch.stage("write"):
         mask = answer.mask
+        write_mask(out, mask, like=volume)
         if preview is not None:
             write_preview(preview, volume, mask, given)
-        write_mask(out, mask, like=volume)
     report = {
         "mask": {"voxels": answer.voxels, "ml": answer.voxels * volume.voxel_ml},
         "engine": {"name": loaded.engine.name, "precision": loaded.engine.precision},

@@ -1,6 +1,7 @@
 """Engines: whatever turns a batch of network input into logits. Arrays in, arrays out."""
 
 import importlib.util
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ def open_engine(
     Args:
         content: the `.onnx` file.
         patch: the patch size (z, y, x) to compile for.
-        name: one of NAMES, or "auto" for the first that is installed.
+        name: one of NAMES, or "auto" for the first that is installed and can be imported.
         precision: one of PRECISIONS; "auto" is bfloat16 where the CPU computes in it, else float32.
 
     Raises:
@@ -64,19 +65,33 @@ def open_engine(
     if precision not in PRECISIONS:
         raise EngineError(f"unknown precision {precision!r}, allowed are {', '.join(PRECISIONS)}")
     installed = available()
-    if name == "auto":
-        if not installed:
-            raise EngineError(f"no engine is installed: pip install {' or '.join(NAMES)}")
-        name = installed[0]
-    elif name not in installed:
-        raise EngineError(f"the engine {name!r} is not installed: pip install {name}")
-    if name == "openvino":
-        from clickseg_infer.engines.openvino_cpu import OpenVinoEngine
+    if name != "auto":
+        if name not in installed:
+            raise EngineError(f"the engine {name!r} is not installed: pip install {name}")
+        return _engine_class(name)(content, patch, precision)
+    reasons = []
+    for candidate in installed:
+        try:
+            chosen = _engine_class(candidate)
+        except EngineError as error:
+            reasons.append(str(error))
+            continue
+        return chosen(content, patch, precision)
+    raise EngineError("; ".join(reasons) or f"no engine is installed: pip install {NAMES[0]}")
 
-        return OpenVinoEngine(content, patch, precision)
-    from clickseg_infer.engines.onnxruntime_cpu import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(content, precision)
+def _engine_class(name: str) -> Callable[[bytes, Index, str], Engine]:
+    """Import an engine's package only when it is asked for."""
+    try:
+        if name == "openvino":
+            from clickseg_infer.engines.openvino_cpu import OpenVinoEngine
+
+            return OpenVinoEngine
+        from clickseg_infer.engines.onnxruntime_cpu import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine
+    except ImportError as error:
+        raise EngineError(f"{name} is installed but cannot be imported: {error}") from error
 
 
 def precisions(name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from clickseg_infer.errors import EngineError
+from clickseg_infer.file_grid import Index
 
 _PROVIDER = "CPUExecutionProvider"
 _FATAL_ONLY = 4  # what it has to say arrives as an exception
@@ -18,7 +19,8 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
     precision = "float32"
 
-    def __init__(self, content: bytes, precision: str) -> None:
+    def __init__(self, content: bytes, patch: Index, precision: str) -> None:
+        del patch  # one session takes every size
         if precision not in ("auto", self.precision):
             raise EngineError(f"onnxruntime computes in float32 here, not {precision}")
         options = onnxruntime.SessionOptions()

@@ -13,6 +13,8 @@ from clickseg_infer.files import write_mask, write_volume
 from clickseg_train.phantom.case import phantom
 from clickseg_train.phantom.patient import LABELS
 
+NAME = "ClicksegPhantom"
+
 
 def write_phantoms(
     out: Path,
@@ -33,8 +35,11 @@ def write_phantoms(
 
     Raises:
         ValueError: `cases` is below 1.
-        FileError: the folder cannot be made or written to.
+        FileError: the folder cannot be made or written to, or holds another dataset.
     """
+    before = out / "dataset.json"
+    if before.exists() and f'"{NAME}"' not in before.read_text(errors="replace"):
+        raise FileError(f"{out}: holds another dataset")
     if cases < 1:
         raise ValueError(f"cases must be at least 1, got {cases}")
     try:
@@ -58,7 +63,7 @@ def write_phantoms(
 def _dataset(stems: list[str]) -> dict[str, Any]:
     """The Decathlon's dataset.json."""
     return {
-        "name": "ClicksegPhantom",
+        "name": NAME,
         "description": "Synthetic abdomen-like CT, drawn from random numbers; no patient data",
         "reference": "clickseg_train.phantom",
         "licence": "Apache-2.0",

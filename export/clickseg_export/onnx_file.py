@@ -18,8 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from clickseg_export.parity import Parity, check_parity, example_batch
 from clickseg_infer.atomic_write import check_writable, write_whole
 from clickseg_infer.engines import available, open_engine
+from clickseg_infer.errors import FileError
 from clickseg_infer.model import with_spec
-from clickseg_train.checkpoint import Checkpoint, read_checkpoint
+from clickseg_train.checkpoint import Checkpoint, load_state, read_checkpoint
 from clickseg_train.networks import build_network
 
 _OPSET = 18
@@ -38,15 +39,19 @@ def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> P
         The largest differences found.
 
     Raises:
-        FileError: the checkpoint cannot be read or the output cannot be written.
+        FileError: the checkpoint cannot be read, or the output is not `.onnx` or cannot be written.
         CheckpointError: not a checkpoint, or damaged.
         ParityError: the exported model differs from the network; nothing is written.
         EngineError: no engine to check it with.
     """
-    check_writable(out)
+    if out.suffix != ".onnx":
+        raise FileError(f"{out}: the name must end in .onnx")
+    check_writable(out, checkpoint)
     state = read_checkpoint(checkpoint)
-    trained = folded(network_of(state))
-    stored = rounded(trained) if half_weights else trained
+    trained = network_of(state)
+    stored = folded(trained)
+    if half_weights:
+        stored = rounded(stored)
     spec = state.config.model.spec(state.trained_on)
     spec = replace(spec, weights="float16" if half_weights else "float32")
     content = _serialise(stored, torch.from_numpy(example_batch(spec)))
@@ -55,7 +60,7 @@ def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> P
     content = with_spec(content, spec)
     name = "onnxruntime" if "onnxruntime" in available() else "auto"
     engine = open_engine(content, spec.patch_size, name, "float32")
-    parity = check_parity(engine, stored, trained, spec)
+    parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
     write_whole(out, content)
     return parity
@@ -64,7 +69,7 @@ def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> P
 def network_of(checkpoint: Checkpoint) -> nn.Module:
     """The checkpoint's network with its averaged weights, ready to predict."""
     network = build_network(checkpoint.config.network, len(checkpoint.config.model.spec().channels))
-    network.load_state_dict(checkpoint.average)
+    load_state(network, checkpoint.average)
     return network.eval()
 
 

@@ -15,6 +15,9 @@ from clickseg_infer.network_input import fill_click_channels
 TOLERANCE = 1e-4
 """The largest difference of a logit that passes, engine against torch, both in float32."""
 
+MOST_FLIPPED = 1e-3
+"""The largest fraction of voxels whose side of the threshold half-precision weights may change."""
+
 
 @dataclass(frozen=True)
 class Parity:
@@ -36,7 +39,8 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
     """Compare an engine with the network whose weights it stores, and that with the trained one.
 
     Raises:
-        ParityError: a logit differs by more than TOLERANCE.
+        ParityError: a logit differs by more than TOLERANCE, or rounding the weights changes more
+            than MOST_FLIPPED of the voxels.
     """
     batch = example_batch(spec)
     answer = engine.run(batch)
@@ -52,11 +56,12 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
             f"allowed is {TOLERANCE:.0e}"
         )
     limit = spec.threshold_logit
-    return Parity(
-        largest,
-        rounding=float(np.abs(expected - original).max()),
-        flipped=float(np.mean((expected > limit) != (original > limit))),
-    )
+    flipped = float(np.mean((expected > limit) != (original > limit)))
+    if not flipped <= MOST_FLIPPED:
+        raise ParityError(
+            f"16-bit weights change {flipped:.3%} of the voxels, allowed is {MOST_FLIPPED:.1%}"
+        )
+    return Parity(largest, float(np.abs(expected - original).max()), flipped)
 
 
 def example_batch(spec: ModelSpec) -> NDArray[np.float32]:

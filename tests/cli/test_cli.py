@@ -194,6 +194,10 @@ def test_bad_input_of_segment_gets_one_line_and_writes_nothing(
     for out in (outputs / "mask.png", outputs / "no" / "mask.nii.gz", outputs):
         assert out.name in refused(run, "segment", image, *click, "-o", out)
     assert list(outputs.iterdir()) == []
+    assert "would overwrite" in refused(run, "segment", image, *click, "-o", image)
+    assert image.read_bytes() == good
+    too_long = outputs / f"{'m' * 300}.nii"
+    assert "written" in refused(run, "segment", image, *click, "-o", too_long)
 
 
 def test_bad_input_of_the_other_commands(
@@ -232,6 +236,8 @@ def test_bad_input_of_the_other_commands(
         "no cases": ("evaluate", phantoms, "--split", "val"),
         "differs": ("evaluate", "--image", image, "--label", phantoms / "labelsTr/case_0.nii.gz"),
         "cannot be made": ("phantom", image),
+        "holds another dataset": ("phantom", no_labels),
+        "end in .onnx": ("export", tiny_checkpoint, "-o", tiny_checkpoint),
         "nowhere.onnx": ("info", tmp_path / "nowhere.onnx"),
     }
     for complaint, arguments in bad.items():

@@ -124,6 +124,15 @@ BAD_CLICKS = {
     "no clicks": own("ijk"),
     "no positive click": own("ijk", clicks=[{"position": [1, 2, 3], "positive": False}]),
     "contradiction": own("ijk", [1, 2, 3], [1, 2, 3]),
+    "a label without background": {"negative": [[1, 2, 3]]},
+    "foreground of words": {"foreground": "here"},
+    "the same key twice": '{"foreground": [[1, 2, 3]], "foreground": [[2, 2, 3]]}',
+    "nested beyond reason": "[" * 100_000,
+    "two objects": own(
+        "ijk",
+        clicks=[{"position": [n, 2, 3], "positive": True, "object": n} for n in (1, 2)],
+    ),
+    "markups in centimetres": markups(points({"P": [0.0, 0.0, 7.0]}, coordinateUnits="cm")),
     "two labels": {"liver": [[1, 2, 3]], "spleen": [[2, 2, 3]]},
     "markups without points": {"markups": [{"type": "Fiducial"}]},
     "markups in another system": markups(points({"P": [0.0, 0.0, 0.0]}, coordinateSystem="IJK")),
@@ -141,6 +150,35 @@ def test_bad_click_files_are_refused_by_name(case: str, volume: cs.Volume, tmp_p
 def test_bad_inline_clicks(text: str, volume: cs.Volume) -> None:
     with pytest.raises(cs.ClickError, match="I,J,K"):
         parse_voxel(text, True, volume)
+
+
+@pytest.mark.parametrize(
+    ("name", "positive"), [("N", False), ("background", False), ("P", True), ("N-0012", True)]
+)
+def test_a_slicer_files_name_counts_only_as_a_whole(
+    name: str, positive: bool, volume: cs.Volume, tmp_path: Path
+) -> None:
+    marked = points({"F-1": [4.0, -17.0, 27.0], "P-1": [10.0, -5.0, 7.0]})
+    path = written(tmp_path / f"{name}.mrk.json", markups(marked))
+    assert [c.positive for c in cs.read_clicks(path, volume)] == [positive, True]
+
+
+def test_a_byte_order_mark_is_no_obstacle(volume: cs.Volume, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(own("ijk", [1, 2, 3])), encoding="utf-8-sig")
+    assert cs.read_clicks(tmp_path / "c.json", volume) == (cs.Click((3, 2, 1)),)
+
+
+@pytest.mark.parametrize(
+    "zyx", [(1, 2), (1, 2, 3, 4), (0.5, 1, 1), ("a", 1, 1), None, (True, 1, 1)]
+)
+def test_a_click_is_three_whole_numbers(zyx: object) -> None:
+    with pytest.raises(cs.ClickError, match="three whole"):
+        cs.Click(zyx)
+
+
+def test_a_click_is_normalised() -> None:
+    assert cs.Click([np.int64(1), 2, 3]) == cs.Click((1, 2, 3))
+    assert hash(cs.Click(np.array([1, 2, 3]))) == hash(cs.Click((1, 2, 3)))
 
 
 @settings(max_examples=50, deadline=None)

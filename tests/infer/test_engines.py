@@ -79,6 +79,18 @@ def test_auto_takes_the_best_that_is_installed(
         cs.load_model(tiny_onnx)
 
 
+def test_auto_passes_over_an_engine_that_cannot_be_imported(
+    tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "clickseg_infer.engines.openvino_cpu", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(engines, "available", lambda: engines.NAMES)
+    with cs.load_model(tiny_onnx) as model:
+        assert model.engine.name == "onnxruntime"
+    with pytest.raises(cs.EngineError, match="cannot be imported"):
+        cs.load_model(tiny_onnx, engine="openvino")
+
+
 def test_what_cannot_run_is_an_error_never_a_fallback(tiny_onnx: Path) -> None:
     with pytest.raises(cs.EngineError, match="unknown engine 'cuda'"):
         cs.load_model(tiny_onnx, engine="cuda")

@@ -60,7 +60,7 @@ def test_header_codes_survive(tmp_path: Path, qform: int, sform: int) -> None:
     for field in ("qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "pixdim", "quatern_b"):
         assert np.array_equal(image[field], mask[field]), field
     assert mask.get_data_dtype() == np.uint8
-    assert not np.isnan(mask["scl_slope"]) or mask["scl_slope"] != 0
+    assert mask["scl_slope"] in (0, 1) or np.isnan(mask["scl_slope"])
 
 
 def test_scaled_integers_become_hounsfield_units(tmp_path: Path) -> None:
@@ -84,8 +84,9 @@ def test_nifti2_stays_nifti2(tmp_path: Path) -> None:
 
 
 def bad_files() -> dict[str, bytes]:
-    def content(voxels: np.ndarray, affine: np.ndarray | None = None) -> bytes:
+    def content(voxels: np.ndarray, affine: np.ndarray | None = None, units: str = "mm") -> bytes:
         image = nib.Nifti1Image(voxels, np.eye(4))
+        image.header.set_xyzt_units(units)
         if affine is not None:
             image.set_qform(np.eye(4), code=0)
             image.set_sform(affine, code=1)
@@ -97,8 +98,16 @@ def bad_files() -> dict[str, bytes]:
     endless = np.ones((4, 4, 4), np.float32)
     endless[1, 1, 1] = np.inf
     singular = np.diag([1.0, 1.0, 0.0, 1.0])
+    claims = bytearray(good)
+    claims[40:56] = np.array([3, 2000, 2000, 2000, 1, 1, 1, 1], "<i2").tobytes()
+    odd = bytearray(good)
+    odd[40:42] = np.array([9], "<i2").tobytes()
     return {
         "truncated.nii": good[:-50],
+        "claims_16_gigabytes.nii": bytes(claims),
+        "nine_dimensions.nii": bytes(odd),
+        "metres.nii": content(np.ones((4, 4, 4), np.int16), units="meter"),
+        "kilometres.nii": content(np.ones((4, 4, 4), np.int16), np.diag([1e6, 1e6, 1e6, 1])),
         "truncated.nii.gz": gzip.compress(good)[:-20],
         "no_trailer.nii.gz": gzip.compress(good)[:-4],
         "text.nii": b"this is not an image\n" * 50,
@@ -119,10 +128,24 @@ BAD_FILES = bad_files()
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_images_are_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_bad_images_are_refused_by_name(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     (tmp_path / name).write_bytes(BAD_FILES[name])
-    with pytest.raises(cs.ClicksegError, match=name):
+    with pytest.raises(cs.ClicksegError, match=name) as caught:
         cs.read_volume(tmp_path / name)
+    assert str(caught.value).count(name) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_slope_beyond_integers_stays_a_float(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.full((3, 4, 5), 2, np.int16), np.eye(4))
+    content = bytearray(image.to_bytes())
+    content[112:120] = np.array([1e10, 5], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    voxels = cs.read_volume(tmp_path / "a.nii").voxels
+    assert voxels.dtype == np.float32
+    assert voxels == pytest.approx(np.full((5, 4, 3), 2e10), rel=1e-6)
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -136,8 +159,11 @@ def test_mask_needs_the_volumes_shape_and_an_existing_folder(
 ) -> None:
     with pytest.raises(cs.VolumeError, match="shape"):
         cs.write_mask(tmp_path / "m.nii", np.zeros((1, 2, 3)), like=ball_volume)
+    for value in (256, -1, 0.5, np.nan):
+        with pytest.raises(cs.VolumeError, match=r"values|whole numbers"):
+            cs.write_mask(tmp_path / "m.nii", np.full(ball_volume.shape, value), like=ball_volume)
     with pytest.raises(cs.FileError, match="does not exist"):
-        cs.write_mask(tmp_path / "no" / "m.nii", ball_volume.voxels, like=ball_volume)
+        cs.write_mask(tmp_path / "no" / "m.nii", np.ones(ball_volume.shape), like=ball_volume)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,8 +172,19 @@ def test_label_must_lie_on_the_images_grid(tmp_path: Path) -> None:
     other = save(tmp_path / "b.nii", np.zeros((3, 4, 5), np.int16), np.diag([1, 1, 2, 1.0]))
     smaller = save(tmp_path / "c.nii", np.zeros((3, 4, 4), np.int16), np.eye(4))
     fractions = save(tmp_path / "d.nii", np.full((3, 4, 5), 0.5, np.float32), np.eye(4))
+    negative = save(tmp_path / "e.nii", np.full((3, 4, 5), -1, np.int16), np.eye(4))
+    endless = save(tmp_path / "f.nii", np.full((3, 4, 5), np.inf, np.float32), np.eye(4))
+    colour = np.zeros((3, 4, 5), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    colours = save(tmp_path / "g.nii", colour, np.eye(4))
     volume = cs.read_volume(image)
-    for path, complaint in ((other, "affine"), (smaller, "shape"), (fractions, "fractions")):
+    for path, complaint in (
+        (other, "affine"),
+        (smaller, "shape"),
+        (fractions, "fractions"),
+        (negative, "from 0"),
+        (endless, "from 0"),
+        (colours, "whole numbers"),
+    ):
         with pytest.raises(cs.VolumeError, match=complaint):
             read_label(path, like=volume)
     assert read_label(image, like=volume).shape == volume.shape

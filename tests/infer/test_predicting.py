@@ -80,6 +80,38 @@ def test_every_click_is_looked_at_however_long_the_object() -> None:
     assert not cut.mask[281, 15, 15]
 
 
+def test_a_second_part_far_away_is_found() -> None:
+    voxels = np.full((200, 40, 40), -100, np.int16)
+    voxels[10:20, 15:25, 15:25] = voxels[180:190, 15:25, 15:25] = 100
+    volume = cs.Volume(voxels, np.diag([2.0, 2.0, 2.5, 1.0]))
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    clicks = [cs.Click((15, 20, 20)), cs.Click((185, 20, 20))]
+    mask = cs.predict(model, volume, clicks).mask
+    assert all(mask[click.zyx] for click in clicks)
+    assert cs.dice(voxels > 0, mask) > 0.8
+
+
+def test_a_negative_click_adds_nothing_to_nothing(bright_model: cs.Model) -> None:
+    volume = make_ball(12.0, (240, 80, 100))
+    clicks = [cs.Click((10, 40, 50)), cs.Click((112, 40, 50), False)]  # in fat, and by the ball
+    assert cs.predict(bright_model, volume, clicks[:1]).voxels == 0
+    assert cs.predict(bright_model, volume, clicks).voxels == 0
+    assert cs.predict(bright_model, volume, [*clicks, cs.Click((120, 40, 50))]).voxels > 0
+
+
+def test_nothing_continues_a_swept_answer(bright_model: cs.Model, ball_volume: cs.Volume) -> None:
+    clicks = [cs.Click(CENTRE)]
+    swept = cs.predict(bright_model, ball_volume, clicks, whole_volume=True)
+    with pytest.raises(cs.ClickError, match="swept"):
+        cs.predict(bright_model, ball_volume, [*clicks, cs.Click((20, 41, 50))], swept)
+
+
+def test_a_sweep_beyond_memory_is_refused(bright_model: cs.Model) -> None:
+    volume = cs.Volume(np.zeros((60, 60, 60), np.int16), np.diag([50.0, 50.0, 50.0, 1.0]))
+    with pytest.raises(cs.VolumeError, match="too large"):
+        cs.predict(bright_model, volume, [cs.Click((30, 30, 30))], whole_volume=True)
+
+
 def test_cost_follows_the_object_not_the_volume(bright_model: cs.Model) -> None:
     small, tall = make_ball(25.0), make_ball(25.0, (240, 80, 100))
     answers = [

@@ -32,3 +32,11 @@ def test_bad_names(ball_volume: cs.Volume, tmp_path: Path) -> None:
     for path in (tmp_path / "p.jpg", tmp_path / "no" / "p.png"):
         with pytest.raises(cs.FileError, match=path.name):
             cs.write_preview(path, ball_volume, np.zeros(ball_volume.shape, np.uint8), [])
+
+
+def test_one_slice_makes_no_endless_stripe(tmp_path: Path) -> None:
+    volume = cs.Volume(np.zeros((1, 512, 512), np.int16), np.diag([1.0, 1.0, 0.5, 1.0]))
+    cs.write_preview(tmp_path / "p.png", volume, np.ones(volume.shape, np.uint8), [])
+    width, height = Image.open(tmp_path / "p.png").size
+    assert height == 480
+    assert width <= 3 * 1440

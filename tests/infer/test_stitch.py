@@ -5,8 +5,8 @@ import pytest
 from stand_ins import make_spec
 
 import clickseg_infer as cs
+from clickseg_infer.look import Run, sweep_logits
 from clickseg_infer.patches import cover
-from clickseg_infer.predicting import whole_volume_logits
 from clickseg_infer.resample import network_grid, to_network
 from clickseg_infer.stitch import UNCOVERED, blend, gaussian_weights
 
@@ -71,9 +71,9 @@ def test_whole_volume_equals_monai(shape: tuple, overlap: float, rng: np.random.
         for positive in (True, True, False)
     )
     model = cs.Model(spec, cs.FunctionEngine(engine))
-    ours = whole_volume_logits(model, volume, clicks, cs.Prediction((), shape))
-
     grid = network_grid(shape, volume.spacing_mm, spec.spacing_mm)
+    ours = sweep_logits(Run(model, volume), grid, clicks, cs.Prediction((), shape))
+
     channels = np.zeros((4, *grid.shape), np.float32)
     to_network(voxels, grid, (0, 0, 0), [(-200, 200)], channels[:1])
     at = np.indices(grid.shape)

@@ -60,6 +60,9 @@ def test_splits(tmp_path: Path) -> None:
     (folder / "splits.json").write_text(json.dumps({"train": ["x"]}))
     with pytest.raises(cs.DatasetError, match="unknown cases"):
         read_dataset(folder)
+    (folder / "splits.json").write_text(json.dumps({"train": ["c1", "c2"], "val": ["c2"]}))
+    with pytest.raises(cs.DatasetError, match=r"\['c2'\] are in train and in val"):
+        read_dataset(folder)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,8 @@ def test_splits(tmp_path: Path) -> None:
         ({"labels": ["liver"]}, "'labels' names no object"),
         ({"training": []}, "lists no cases"),
         ({"training": None}, "lists no cases"),
+        ({"training": 5}, "lists no cases"),
+        ({"labels": {"liver": float("inf")}}, "'labels' names no object"),
         ({"training": ["./imagesTr/a.nii.gz"]}, "needs an image and a label"),
         ({"training": [{"image": "./imagesTr/a.nii.gz"}]}, "needs an image and a label"),
         (
@@ -89,6 +94,9 @@ def test_no_folder_no_json(tmp_path: Path) -> None:
     with pytest.raises(cs.DatasetError, match="cannot be read"):
         read_dataset(tmp_path / "nowhere")
     (tmp_path / "dataset.json").write_text("[1")
+    with pytest.raises(cs.DatasetError, match="not JSON"):
+        read_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
     with pytest.raises(cs.DatasetError, match="not JSON"):
         read_dataset(tmp_path)
 

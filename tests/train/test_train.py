@@ -12,7 +12,7 @@ import torch
 
 import clickseg_infer as cs
 from clickseg_train.cases import Dataset, read_dataset
-from clickseg_train.checkpoint import read_checkpoint
+from clickseg_train.checkpoint import read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.reports import StepReport, ValidationReport
 from clickseg_train.train import LOG, train
@@ -113,15 +113,42 @@ def test_kill_9_never_costs_a_checkpoint(phantoms: Path, tiny_config: Path, tmp_
 def test_folders_are_not_mixed_up(dataset: Dataset, config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(cs.CheckpointError, match="no checkpoint to resume"):
         train([dataset], tmp_path / "run", config, resume=True)
-    train([dataset], tmp_path / "run", replace(config, steps=1))
+    train([dataset], tmp_path / "run", replace(config, steps=2))
+    with pytest.raises(cs.CheckpointError, match="at step 2 of 1"):
+        train([dataset], tmp_path / "run", replace(config, steps=1), resume=True)
     with pytest.raises(cs.CheckpointError, match="exists; resume"):
         train([dataset], tmp_path / "run", config)
     with pytest.raises(cs.CheckpointError, match="another configuration"):
         train([dataset], tmp_path / "run", replace(config, batch=3), resume=True)
+    other = replace(config, model=replace(config.model, click_radius=5))
+    with pytest.raises(cs.CheckpointError, match="another configuration"):
+        train([dataset], tmp_path / "run", other, resume=True)
     with pytest.raises(cs.FileError, match="cannot be made"):
         train([dataset], tmp_path / "no" / "run", config)
     with pytest.raises(cs.DatasetError, match="no dataset has a case"):
         train([replace(dataset, train=())], tmp_path / "other", config)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    path = train([dataset], tmp_path / "run", replace(config, steps=1))
+    checkpoint = read_checkpoint(path)
+    poison = {k: v * float("nan") if v.ndim else v for k, v in checkpoint.network.items()}
+    write_checkpoint(path, replace(checkpoint, network=poison))
+    with pytest.raises(cs.TrainingError, match="the loss became nan at step 2"):
+        train([dataset], tmp_path / "run", config, resume=True)
+    assert read_checkpoint(path).step == 1
+    assert all(v.isfinite().all() for v in read_checkpoint(path).average.values())
+
+
+def test_a_killed_write_leaves_nothing_behind(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    train([dataset], tmp_path / "run", replace(config, steps=1))
+    (tmp_path / "run" / ".last.ckpt.half").touch()
+    train([dataset], tmp_path / "run", config, resume=True)
+    assert sorted(os.listdir(tmp_path / "run")) == ["last.ckpt", LOG]
 
 
 def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
@@ -133,6 +160,9 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     torch.save({"schema": "another"}, tmp_path / "other.ckpt")
     with pytest.raises(cs.CheckpointError, match="not a checkpoint of clickseg"):
         read_checkpoint(tmp_path / "other.ckpt")
+    torch.save({"schema": "clickseg.checkpoint/1"}, tmp_path / "hollow.ckpt")
+    with pytest.raises(cs.CheckpointError, match=r"hollow\.ckpt.*incomplete"):
+        read_checkpoint(tmp_path / "hollow.ckpt")
 
 
 @pytest.mark.parametrize("by", ["clicks", "sliding_window"])
