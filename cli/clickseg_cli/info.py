@@ -15,7 +15,8 @@ def info(
     import json
 
     from clickseg_infer import __version__
-    from clickseg_infer.engines import NAMES, available, precisions
+    from clickseg_infer.engines import NAMES, precisions
+    from clickseg_infer.errors import EngineError
     from clickseg_infer.model import DEFAULT_MODEL, read_model_file
 
     path = DEFAULT_MODEL if model is None else model
@@ -24,7 +25,8 @@ def info(
     print(f"model {path.name}, {len(content) / 2**20:.1f} MiB")
     for key, value in json.loads(spec.to_json()).items():
         print(f"  {key}: {json.dumps(value)}")
-    installed = available()
-    for name in NAMES:
-        state = ", ".join(precisions(name)) if name in installed else "not installed"
-        print(f"engine {name}: {state}" + (" (auto)" if installed[:1] == (name,) else ""))
+    for name in NAMES:  # in the order in which `auto` tries them
+        try:
+            print(f"engine {name}: {', '.join(precisions(name))}")
+        except EngineError as error:
+            print(f"engine {name}: none, {error}")

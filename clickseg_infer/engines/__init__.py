@@ -95,7 +95,14 @@ def _engine_class(name: str) -> Callable[[bytes, Index, str], Engine]:
 
 
 def precisions(name: str) -> tuple[str, ...]:
-    """The precisions in which an installed engine computes on this machine, the default first."""
+    """The precisions in which an installed engine computes on this machine, the default first.
+
+    Raises:
+        EngineError: it is not installed, or cannot be imported.
+    """
+    if name not in available():
+        raise EngineError(f"the engine {name!r} is not installed: pip install {name}")
+    _engine_class(name)
     if name == "openvino":
         from clickseg_infer.engines.openvino_cpu import supported_precisions
 

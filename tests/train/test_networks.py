@@ -32,8 +32,12 @@ def test_the_light_network_is_light() -> None:
     network = build_network(config.network, channels).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, channels, 96, 96, 96))
+    weights = sum(p.numel() for p in network.parameters())
     assert counter.get_total_flops() <= 20e9
-    assert sum(p.numel() for p in network.parameters()) * 2 <= 16e6
+    assert weights * 2 <= 16e6
+    # as the model card says
+    assert round(counter.get_total_flops() / 1e9) == 12
+    assert round(weights / 1e6, 1) == 4.8
 
 
 @pytest.mark.parametrize("refine", [0, 4])
