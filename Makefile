@@ -8,6 +8,7 @@ OUT ?= out
 
 # Install clickseg without PyTorch, generate a CT, segment it with the bundled model.
 example: $(RUNTIME)/.ready
+	rm -rf $(OUT)/example
 	$(RUNTIME)/bin/clickseg phantom $(OUT)/example --cases 1 --seed 2026
 	$(RUNTIME)/bin/clickseg segment $(OUT)/example/imagesTr/phantom_000.nii.gz \
 		--clicks examples/kidney.json -o $(OUT)/kidney.nii.gz --preview $(OUT)/kidney.png

@@ -16,8 +16,9 @@ from clickseg_infer.volume import Volume
 
 SCHEMA = "clickseg.clicks/1"
 SPACES = ("ijk", "ras", "lps")
-_POSITIVE = re.compile(r"(p|pos|positive|fg|foreground|\+)(?![a-z])", re.IGNORECASE)
-_NEGATIVE = re.compile(r"(n|neg|negative|bg|background|-)(?![a-z])", re.IGNORECASE)
+# A single letter must stand alone: "N-1" says negative, "N1 node" says lymph node.
+_POSITIVE = re.compile(r"(p(?![a-z0-9])|(pos|positive|fg|foreground)(?![a-z])|\+)", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(n(?![a-z0-9])|(neg|negative|bg|background)(?![a-z])|-)", re.IGNORECASE)
 _SLICER_SUFFIX = ".mrk.json"
 
 
@@ -51,24 +52,29 @@ Clicks = tuple[Click, ...]
 
 
 def check_clicks(clicks: Sequence[Click], volume: Volume) -> None:
-    """Raise ClickError unless every click can be used on the volume.
+    """Raise ClickError unless the clicks can be answered on the volume.
 
     Raises:
         ClickError: no positive click, a click outside, or both polarities on one voxel.
     """
+    check_places(clicks, volume)
+    if not any(click.positive for click in clicks):
+        raise ClickError(f"at least one positive click is needed, there are 0 of {len(clicks)}")
+
+
+def check_places(clicks: Sequence[Click], volume: Volume) -> None:
+    """Raise ClickError if a click lies outside the volume, or two contradict each other."""
     polarity: dict[Index, bool] = {}
     for number, click in enumerate(clicks, start=1):
+        at = f"(i, j, k) = {volume.ijk_of_zyx(click.zyx)}, which is (z, y, x) = {click.zyx}"
         if not volume.contains(click.zyx):
+            grid = volume.file_grid
+            size = grid.shape if grid else volume.shape[::-1]
             raise ClickError(
-                f"click {number} at {_both(click.zyx, volume)} lies outside the volume of shape "
-                f"(z, y, x) = {volume.shape}"
+                f"click {number} lies outside the volume of (i, j, k) {size} voxels: {at}"
             )
         if polarity.setdefault(click.zyx, click.positive) != click.positive:
-            raise ClickError(
-                f"clicks contradict each other at {_both(click.zyx, volume)}: both polarities"
-            )
-    if not any(polarity.values()):
-        raise ClickError(f"at least one positive click is needed, there are 0 of {len(clicks)}")
+            raise ClickError(f"clicks of both polarities contradict each other at {at}")
 
 
 def read_clicks(path: PathLike, volume: Volume) -> Clicks:
@@ -79,7 +85,8 @@ def read_clicks(path: PathLike, volume: Volume) -> Clicks:
 
     Raises:
         FileError: missing, unreadable, or not JSON.
-        ClickError: an unknown schema, or clicks that `check_clicks` refuses.
+        ClickError: an unknown schema, or clicks that `check_places` refuses; whether any is
+            positive is not asked yet, since more clicks may come from elsewhere.
     """
     path = Path(path)
     try:
@@ -92,7 +99,7 @@ def read_clicks(path: PathLike, volume: Volume) -> Clicks:
         raise FileError(f"{path}: not JSON: {error}") from error
     try:
         clicks = tuple(_parse(content, path, volume))
-        check_clicks(clicks, volume)
+        check_places(clicks, volume)
     except ClickError as error:
         raise ClickError(f"{path}: {error}") from None
     return clicks
@@ -217,10 +224,6 @@ def _voxel(position: Any, space: str, volume: Volume) -> Index:
             raise ClickError(f"voxel indices must be whole numbers, not {position}")
         return volume.zyx_of_ijk((int(a), int(b), int(c)))
     return volume.zyx_of_ras((-a, -b, c) if space == "lps" else (a, b, c))
-
-
-def _both(zyx: Index, volume: Volume) -> str:
-    return f"(z, y, x) = {zyx}, which is (i, j, k) = {volume.ijk_of_zyx(zyx)}"
 
 
 def _shown(value: Any) -> str:

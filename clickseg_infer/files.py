@@ -106,6 +106,8 @@ def check_nifti_name(path: PathLike) -> None:
 
 
 def _read_nifti(path: Path) -> Any:
+    if os.path.isdir(path):
+        raise FileError(f"{path}: is a folder; DICOM series must be converted to NIfTI first")
     check_nifti_name(path)
     try:
         content = path.read_bytes()

@@ -40,7 +40,8 @@ def write_preview(
         path: ends in .png.
         volume: the scan. Not modified.
         mask: (z, y, x), nonzero on the object, of the volume's shape. Not modified.
-        clicks: drawn on the slices that they lie on; the first one chooses the slices.
+        clicks: filled on the slices that they lie on, hollow on others; the first one chooses
+            the slices.
 
     Raises:
         FileError: another suffix, or the file cannot be written.
@@ -80,10 +81,12 @@ def _draw_slice(
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
     for click in clicks:
+        row = (grey.shape[0] - click.zyx[rows] - 0.5) * _HEIGHT / grey.shape[0]
+        column = (grey.shape[1] - click.zyx[columns] - 0.5) * width / grey.shape[1]
+        colour = _POSITIVE if click.positive else _NEGATIVE
+        box = (column - 5, row - 5, column + 5, row + 5)
         if click.zyx[axis] == middle[axis]:
-            row = (grey.shape[0] - click.zyx[rows] - 0.5) * _HEIGHT / grey.shape[0]
-            column = (grey.shape[1] - click.zyx[columns] - 0.5) * width / grey.shape[1]
-            colour = _POSITIVE if click.positive else _NEGATIVE
-            box = (column - 5, row - 5, column + 5, row + 5)
             draw.ellipse(box, fill=colour, outline=(0, 0, 0))
+        else:
+            draw.ellipse(box, outline=colour)
     return picture

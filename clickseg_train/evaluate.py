@@ -170,5 +170,5 @@ def choose_cases(
     known = read_dataset(dataset)
     cases = known.train + known.val if split == "all" else getattr(known, split)
     if not cases:
-        raise DatasetError(f"{dataset}: the split {split!r} has no cases")
+        raise DatasetError(f"{dataset}: the split {split!r} has no cases; try --split all")
     return tuple(cases)

@@ -176,8 +176,12 @@ def _before(path: Path, out: Path, config: TrainConfig, resume: bool) -> Checkpo
         if not path.is_file():
             raise CheckpointError(f"{path}: there is no checkpoint to resume from")
         before = read_checkpoint(path)
-        if _lasting(before.config) != _lasting(config):
-            raise CheckpointError(f"{path}: was made with another configuration")
+        ours, theirs = _lasting(config), _lasting(before.config)
+        changed = [key for key in ours if ours[key] != theirs[key]]
+        if changed:
+            raise CheckpointError(
+                f"{path}: was made with another configuration ({', '.join(changed)})"
+            )
         if before.step > config.steps:
             raise CheckpointError(f"{path}: is at step {before.step} of {config.steps} already")
         _shorten_log(out / LOG, before.step)

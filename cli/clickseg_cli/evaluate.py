@@ -33,7 +33,13 @@ def evaluate(
 
     cases = choose_cases(dataset, split, image, label)
 
+    shown = 0
+
     def show(result: ObjectResult) -> None:
+        nonlocal shown
+        if shown == 0:
+            print("image, label value, Dice after each click")
+        shown += 1
         scores = " ".join(f"{value:.3f}" for value in result.dice)
         print(f"{result.image}  {result.label_value:>3}  {scores}")
 
@@ -46,7 +52,7 @@ def evaluate(
     print("mean Dice by click  " + " ".join(f"{value:.3f}" for value in result.mean_dice))
     for target in TARGETS:
         print(
-            f"Dice {target:.2f} after {result.clicks_to(target):.1f} clicks on average, "
-            f"never for {result.failures(target)} of {len(result.cases)} objects"
+            f"Dice {target:.2f}: {result.clicks_to(target):.1f} clicks on average; "
+            f"{result.failures(target)} of {len(result.cases)} objects never, counted {max_clicks}"
         )
     print(f"median {result.median_click_ms:.0f} ms a click")

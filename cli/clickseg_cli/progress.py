@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _SHOWN_CLICKS = (1, 3, 5)
 _RECENT = 400  # objects that the shown means are taken over
+_PLAIN_EVERY = 100  # steps between lines where there is no terminal for a bar
 
 
 @contextmanager
@@ -42,7 +43,6 @@ def training_progress(
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeRemainingColumn,
@@ -51,9 +51,8 @@ def training_progress(
     from clickseg_train.reports import ValidationReport
 
     columns = (
-        TextColumn("step"),
-        MofNCompleteColumn(),
-        BarColumn(bar_width=24),
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=8),
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
@@ -75,9 +74,12 @@ def training_progress(
         for _, clicks, value in result.objects:
             if clicks in dice:
                 dice[clicks].append(value)
-        shown = " ".join(f"{n}:{_mean(dice[n]):.2f}" for n in _SHOWN_CLICKS)
-        state = f"loss {_mean(losses):.3f}  Dice {shown}  {1 / _mean(seconds):.1f} steps/s"
+        shown = " ".join(_mean(dice[n]) for n in _SHOWN_CLICKS)
+        speed = len(seconds) / sum(seconds)
+        state = f"loss {_mean(losses)} Dice@1,3,5 {shown} {speed:.1f}/s"
         bar.update(task, completed=result.step, state=state)
+        if not bar.console.is_terminal and result.step % _PLAIN_EVERY == 0:
+            bar.console.print(f"step {result.step}/{steps} {state}")
 
     try:
         yield report
@@ -86,5 +88,5 @@ def training_progress(
             bar.stop()
 
 
-def _mean(values: deque[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+def _mean(values: deque[float]) -> str:
+    return f"{sum(values) / len(values):.2f}" if values else "-"

@@ -12,14 +12,19 @@ def segment(
     image: Annotated[Path, typer.Argument(help="CT scan, .nii or .nii.gz.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="The mask, .nii or .nii.gz.")],
     clicks: Annotated[
-        Path | None,
-        typer.Option(help="Click file: clickseg's JSON, MONAI Label's, or Slicer's .mrk.json."),
+        list[Path] | None,
+        typer.Option(
+            help="Click file: clickseg's JSON, MONAI Label's, or Slicer's .mrk.json. Repeatable."
+        ),
     ] = None,
     positive: Annotated[
-        list[str] | None, typer.Option(metavar="I,J,K", help="A voxel on the object.")
+        list[str] | None,
+        typer.Option(
+            metavar="I,J,K", help="A voxel (as in NIfTI tools) on the object. Repeatable."
+        ),
     ] = None,
     negative: Annotated[
-        list[str] | None, typer.Option(metavar="I,J,K", help="A voxel beside it.")
+        list[str] | None, typer.Option(metavar="I,J,K", help="A voxel beside it. Repeatable.")
     ] = None,
     model: options.Model = None,
     engine: options.Engine = "auto",
@@ -32,10 +37,11 @@ def segment(
 ) -> None:
     """Clicks in, a mask out.
 
-    Clicks may come from a file, from the options, or from both: first the file's, then positive
+    Clicks may come from files, from the options, or from both: first the files', then positive
     ones, then negative ones.
     """
     import json
+    import sys
 
     from clickseg_infer.atomic_write import check_writable
     from clickseg_infer.clicks import parse_voxel, read_clicks
@@ -46,13 +52,13 @@ def segment(
     from clickseg_infer.stopwatch import Stopwatch
 
     check_nifti_name(out)
-    check_writable(out, image, clicks, model)
+    check_writable(out, image, model, *(clicks or ()))
     if preview is not None:
         check_preview_name(preview)
     watch = Stopwatch()
     with watch.stage("read"):
         volume = read_volume(image)
-        given = read_clicks(clicks, volume) if clicks is not None else ()
+        given = tuple(click for path in clicks or () for click in read_clicks(path, volume))
         given += tuple(parse_voxel(text, True, volume) for text in positive or ())
         given += tuple(parse_voxel(text, False, volume) for text in negative or ())
     with watch.stage("load_model"):
@@ -64,6 +70,9 @@ def segment(
         write_mask(out, mask, like=volume)
         if preview is not None:
             write_preview(preview, volume, mask, given)
+    missed = sum(click.positive and not mask[click.zyx] for click in given)
+    if missed:
+        print(f"clickseg: {missed} positive clicks lie outside the mask", file=sys.stderr)
     report = {
         "mask": {"voxels": answer.voxels, "ml": answer.voxels * volume.voxel_ml},
         "engine": {"name": loaded.engine.name, "precision": loaded.engine.precision},
@@ -73,8 +82,10 @@ def segment(
     if as_json:
         print(json.dumps(report))
         return
+    positives = sum(click.positive for click in given)
     print(
-        f"{out}: {answer.voxels} voxels, {answer.voxels * volume.voxel_ml:.1f} ml, "
-        f"{len(given)} clicks, {answer.patches} patches in {watch.total_ms / 1e3:.2f} s "
+        f"{out}: {answer.voxels} voxels, {answer.voxels * volume.voxel_ml:.1f} ml; "
+        f"clicks: {positives} positive, {len(given) - positives} negative; "
+        f"patches: {answer.patches}; {watch.total_ms / 1e3:.2f} s "
         f"({loaded.engine.name}, {loaded.engine.precision})"
     )

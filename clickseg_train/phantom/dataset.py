@@ -13,8 +13,6 @@ from clickseg_infer.files import write_mask, write_volume
 from clickseg_train.phantom.case import phantom
 from clickseg_train.phantom.patient import LABELS
 
-NAME = "ClicksegPhantom"
-
 
 def write_phantoms(
     out: Path,
@@ -28,24 +26,22 @@ def write_phantoms(
     dataset.json is written last and whole, so a folder that has one is complete.
 
     Args:
-        out: The folder; made if it is missing, files of the same names are replaced.
+        out: The folder; made if it is missing.
         cases: How many cases; about one in five is for validation, none of a single one.
         seed: Each case has its own stream of this seed.
         on_case: Called after each case with (cases written, cases).
 
     Raises:
         ValueError: `cases` is below 1.
-        FileError: the folder cannot be made or written to, or holds another dataset.
+        FileError: the folder cannot be made or written to, or holds a dataset already.
     """
-    before = out / "dataset.json"
-    if before.exists() and f'"{NAME}"' not in before.read_text(errors="replace"):
-        raise FileError(f"{out}: holds another dataset")
+    if (out / "dataset.json").exists():
+        raise FileError(f"{out}: holds a dataset already")
     if cases < 1:
         raise ValueError(f"cases must be at least 1, got {cases}")
     try:
         for folder in ("imagesTr", "labelsTr"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        (out / "dataset.json").unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
     stems = [f"phantom_{index:03d}" for index in range(cases)]
@@ -63,7 +59,7 @@ def write_phantoms(
 def _dataset(stems: list[str]) -> dict[str, Any]:
     """The Decathlon's dataset.json."""
     return {
-        "name": NAME,
+        "name": "ClicksegPhantom",
         "description": "Synthetic abdomen-like CT, drawn from random numbers; no patient data",
         "reference": "clickseg_train.phantom",
         "licence": "Apache-2.0",

@@ -47,6 +47,13 @@ def test_segment(run: Run, image: Path, tmp_path: Path, tiny_onnx: Path) -> None
         *("--negative", "10,10,5"),
     )
     assert code == 0
+    beside = tmp_path / "beside.json"
+    beside.write_text('{"foreground": [], "background": [[10, 10, 5]]}')
+    code, again, _ = run(
+        *("segment", image, "--clicks", clicks, "--clicks", beside, "-o", mask, "--json")
+    )
+    assert code == 0
+    assert json.loads(again)["mask"] == json.loads(out)["mask"]
     report = json.loads(out)
     written = nib.load(mask)
     voxels = int(np.asarray(written.dataobj).sum())
@@ -75,8 +82,9 @@ def test_the_whole_path(run: Run, tmp_path: Path, tiny_config: Path) -> None:
     code, _, err = run("train", data, "--out", out, "--config", tiny_config)
     assert code == 0
     assert "loss" in err
-    more = run("train", data, "--out", out, "--config", tiny_config, "--resume", "--steps", 6)
+    more = run("train", data, "--out", out, "--resume", "--steps", 6)  # remembers its settings
     assert more[0] == 0
+    assert "6 steps" in more[1]
     model = tmp_path / "m.onnx"
     code, printed, _ = run("export", out / "last.ckpt", "-o", model)
     assert code == 0
@@ -189,6 +197,7 @@ def test_bad_input_of_segment_gets_one_line_and_writes_nothing(
     for arguments in bad:
         line = refused(run, "segment", *arguments, "-o", outputs / "mask.nii.gz")
         named = [a.name for a in arguments if isinstance(a, Path) and a != image]
+        named = [name for name in named if name != "negative.json"]  # refused later, for all files
         assert all(name in line for name in named), line
         assert list(outputs.iterdir()) == [], arguments
     for out in (outputs / "mask.png", outputs / "no" / "mask.nii.gz", outputs):
@@ -216,6 +225,8 @@ def test_bad_input_of_the_other_commands(
             (folder / "labelsTr" / "case_1.nii.gz").unlink()
     unknown = tmp_path / "unknown.toml"
     unknown.write_text("speed = 3\n")
+    other_batch = tmp_path / "other_batch.toml"
+    other_batch.write_text(tiny_config.read_text().replace("batch = 2", "batch = 3"))
     text = tmp_path / "text.ckpt"
     text.write_text("hello")
     train = ("--out", out / "run", "--config", tiny_config)
@@ -232,17 +243,31 @@ def test_bad_input_of_the_other_commands(
         "does not exist": ("export", tiny_checkpoint, "-o", out / "no" / "m.onnx"),
         "dataset, or an image": ("evaluate",),
         "not both": ("evaluate", phantoms, "--image", image),
+        "another configuration (batch)": (
+            *("train", phantoms, "--out", tiny_checkpoint.parent, "--resume"),
+            *("--config", other_batch),
+        ),
         "'test'": ("evaluate", phantoms, "--split", "test"),
-        "no cases": ("evaluate", phantoms, "--split", "val"),
+        "--split all": ("evaluate", phantoms, "--split", "val"),
         "differs": ("evaluate", "--image", image, "--label", phantoms / "labelsTr/case_0.nii.gz"),
         "cannot be made": ("phantom", image),
-        "holds another dataset": ("phantom", no_labels),
+        "holds a dataset": ("phantom", phantoms),
         "end in .onnx": ("export", tiny_checkpoint, "-o", tiny_checkpoint),
         "nowhere.onnx": ("info", tmp_path / "nowhere.onnx"),
     }
     for complaint, arguments in bad.items():
         assert complaint in refused(run, *arguments)
         assert list(out.iterdir()) == [], arguments
+
+
+def test_a_click_that_is_not_obeyed_is_said(
+    run: Run, image: Path, tmp_path: Path, tiny_onnx: Path
+) -> None:
+    model = ("--model", tiny_onnx)  # it learnt for four steps, and knows nothing
+    code, _, err = run("segment", image, "--positive", "3,3,3", "-o", tmp_path / "m.nii", *model)
+    assert code == 0
+    mask = cs.read_label(tmp_path / "m.nii", like=cs.read_volume(image))
+    assert ("1 positive clicks lie outside the mask" in err) == (mask[3, 3, 3] == 0)
 
 
 def test_a_missing_trainer_is_said_in_one_line(

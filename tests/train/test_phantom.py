@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from clickseg_infer.errors import FileError
 from clickseg_infer.volume import Volume
 from clickseg_train.phantom import LABELS, PhantomCase, dataset, phantom, write_phantoms
 
@@ -251,15 +252,17 @@ def test_same_seed_writes_the_same_bytes(tmp_path: Path):
 
 @pytest.mark.usefixtures("noise_phantoms")
 def test_an_interrupted_folder_has_no_dataset_json(tmp_path: Path):
-    write_phantoms(tmp_path, cases=1, seed=0)
-    assert json.loads((tmp_path / "splits.json").read_text())["val"] == []
+    write_phantoms(tmp_path / "one", cases=1, seed=0)
+    assert json.loads((tmp_path / "one" / "splits.json").read_text())["val"] == []
+    with pytest.raises(FileError, match="holds a dataset already"):
+        write_phantoms(tmp_path / "one", cases=1, seed=0)
 
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_phantoms(tmp_path, cases=2, seed=1, on_case=interrupt)
-    assert not (tmp_path / "dataset.json").exists()
+        write_phantoms(tmp_path / "two", cases=2, seed=1, on_case=interrupt)
+    assert not (tmp_path / "two" / "dataset.json").exists()
 
 
 def test_no_cases_is_an_error(tmp_path: Path):
