@@ -27,13 +27,16 @@ _OPSET = 18
 _SMALL = 1024  # weights of fewer values are not worth halving
 
 
-def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> Parity:
+def export_onnx(
+    checkpoint: Path, out: Path, *, half_weights: bool = False, threshold: float | None = None
+) -> Parity:
     """Export a checkpoint's averaged weights, normalisation folded in, after checking them.
 
     Args:
         checkpoint: as `clickseg train` writes it.
         out: the `.onnx` file.
         half_weights: store the weights in 16 bits; engines compute in 32 all the same.
+        threshold: of the model, chosen on validation cases; without it, the one of the training.
 
     Returns:
         The largest differences found.
@@ -41,6 +44,7 @@ def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> P
     Raises:
         FileError: the checkpoint cannot be read, or the output is not `.onnx` or cannot be written.
         CheckpointError: not a checkpoint, or damaged.
+        ModelError: a threshold that is not between 0 and 1.
         ParityError: the exported model differs from the network; nothing is written.
         EngineError: no engine to check it with.
     """
@@ -53,7 +57,11 @@ def export_onnx(checkpoint: Path, out: Path, *, half_weights: bool = False) -> P
     if half_weights:
         stored = rounded(stored)
     spec = state.config.model.spec(state.trained_on)
-    spec = replace(spec, weights="float16" if half_weights else "float32")
+    spec = replace(
+        spec,
+        weights="float16" if half_weights else "float32",
+        threshold=spec.threshold if threshold is None else threshold,
+    )
     content = _serialise(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:
         content = _halve(content)

@@ -34,12 +34,16 @@ def test_the_report_is_what_was_found(tiny_checkpoint: Path, tmp_path: Path) -> 
     result = export_onnx(tiny_checkpoint, tmp_path / "m.onnx")
     assert 0 < result.largest <= 1e-4
     assert result.rounding == 0
-    half = export_onnx(tiny_checkpoint, tmp_path / "h.onnx", half_weights=True)
+    assert read_model_file(tmp_path / "m.onnx")[0].threshold == 0.5
+    half = export_onnx(tiny_checkpoint, tmp_path / "h.onnx", half_weights=True, threshold=0.7)
     assert 0 < half.largest <= 1e-4
     assert 0 < half.rounding < 0.1
     full_size, half_size = ((tmp_path / f"{n}.onnx").stat().st_size for n in "mh")
     assert half_size < 0.75 * full_size
     assert read_model_file(tmp_path / "h.onnx")[0].weights == "float16"
+    assert read_model_file(tmp_path / "h.onnx")[0].threshold == 0.7
+    with pytest.raises(cs.ModelError, match="threshold 2"):
+        export_onnx(tiny_checkpoint, tmp_path / "x.onnx", threshold=2)
     assert read_model_file(tmp_path / "m.onnx")[0].weights == "float32"
 
 
