@@ -59,3 +59,8 @@ class TrainingError(ClicksegError, RuntimeError):
 
 class ParityError(ClicksegError, RuntimeError):
     """An exported model does not compute what its network computes."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line of at most 300 characters, for those of other libraries."""
+    return " ".join(str(error).split())[:300]

@@ -3,6 +3,7 @@
 A look takes the answer so far and gives the next one. What it did not look at stays as it was.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.network_input import fill_click_channels
 from clickseg_infer.patches import cover, focus, grow
-from clickseg_infer.prediction import Prediction, bounds_of, origin_of, slices_of, union
+from clickseg_infer.prediction import Prediction, bounds_of, hull, origin_of, slices_of
 from clickseg_infer.resample import (
     Box,
     NetworkGrid,
@@ -170,13 +171,8 @@ def _merge(
     threshold: float,
 ) -> Prediction:
     """The answer so far, replaced within the boxes that were looked at."""
-    whole = known.box
-    looked = None
-    for box in covered:
-        looked = union(looked, box)
-    whole = union(whole, looked)
-    if whole is None or looked is None:
-        return known
+    looked = functools.reduce(hull, covered)
+    whole = looked if known.box is None else hull(known.box, looked)
     mask = np.zeros([high - low for low, high in whole], np.uint8)
     begin = origin_of(whole)
     if known.box is not None:

@@ -75,9 +75,14 @@ def bounds_of(array: NDArray[Any], origin: Index = (0, 0, 0)) -> Box | None:
 
 
 def union(a: Box | None, b: Box | None) -> Box | None:
-    """The smallest box that holds both."""
+    """The smallest box that holds both; None is empty."""
     if a is None or b is None:
         return b if a is None else a
+    return hull(a, b)
+
+
+def hull(a: Box, b: Box) -> Box:
+    """The smallest box that holds two boxes."""
     z, y, x = (
         (min(low, other_low), max(high, other_high))
         for (low, high), (other_low, other_high) in zip(a, b, strict=True)

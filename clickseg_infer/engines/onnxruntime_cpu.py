@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from clickseg_infer.errors import EngineError
+from clickseg_infer.errors import EngineError, one_line
 from clickseg_infer.file_grid import Index
 
 _PROVIDER = "CPUExecutionProvider"
@@ -28,7 +28,7 @@ class OnnxRuntimeEngine:
         try:
             session = onnxruntime.InferenceSession(content, options, providers=[_PROVIDER])
         except Exception as error:  # its exceptions share no base class but Exception
-            raise EngineError(f"onnxruntime cannot compile the model: {_line(error)}") from error
+            raise EngineError(f"onnxruntime cannot compile the model: {one_line(error)}") from error
         self._session: Any = session
         self._input = session.get_inputs()[0].name
 
@@ -39,13 +39,9 @@ class OnnxRuntimeEngine:
         try:
             (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
         except Exception as error:  # as above
-            raise EngineError(f"onnxruntime failed: {_line(error)}") from error
+            raise EngineError(f"onnxruntime failed: {one_line(error)}") from error
         return np.asarray(logits, np.float32)
 
     def close(self) -> None:
         """Let go of the session."""
         self._session = None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

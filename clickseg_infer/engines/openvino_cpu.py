@@ -6,7 +6,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from clickseg_infer.errors import EngineError
+from clickseg_infer.errors import EngineError, one_line
 from clickseg_infer.file_grid import Index
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -40,7 +40,7 @@ class OpenVinoEngine:
             )
             self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
-            raise EngineError(f"openvino cannot compile the model: {_line(error)}") from error
+            raise EngineError(f"openvino cannot compile the model: {one_line(error)}") from error
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) to logits (N, 1, z, y, x); see `Engine.run`."""
@@ -52,13 +52,9 @@ class OpenVinoEngine:
                 self._request.infer([np.ascontiguousarray(patch[None])], share_inputs=True)
                 answer[:] = self._request.get_output_tensor(0).data[0]
         except RuntimeError as error:
-            raise EngineError(f"openvino failed: {_line(error)}") from error
+            raise EngineError(f"openvino failed: {one_line(error)}") from error
         return logits
 
     def close(self) -> None:
         """Let go of the compiled model."""
         self._request = None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
