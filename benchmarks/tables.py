@@ -1,4 +1,4 @@
-"""Write the tables of the README and the model card from the committed results.
+"""Write the tables of the documents from the committed results.
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. With --check nothing is written, and the
 exit code says whether the documents agree with the results.
@@ -11,17 +11,41 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "clickseg_infer" / "models" / "light.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "training.md",
+    ROOT / "clickseg_infer" / "models" / "light.md",
+)
 SHOWN = (1, 2, 3, 5, 10)
+MEASURES = {
+    "Dice": "mean_dice",
+    "surface Dice at 2 mm": "mean_surface_dice",
+    "Dice of region growing": "region_growing_dice",
+}
 
 
 def accuracy() -> str:
     result = json.loads((HERE / "results" / "accuracy.json").read_text())
-    lines = ["| mean Dice after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
+    lines = ["| after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
     lines.append("|---" * (len(SHOWN) + 2) + "|")
     for group, found in result["groups"].items():
-        values = " | ".join(f"{found['mean_dice'][n - 1]:.2f}" for n in SHOWN)
-        lines.append(f"| {group} | {values} | {found['objects']} |")
+        lines.append(f"| **{group}** |" + " |" * len(SHOWN) + f" {found['objects']} |")
+        for name, key in MEASURES.items():
+            values = " | ".join(f"{found[key][n - 1]:.2f}" for n in SHOWN)
+            lines.append(f"| {name} | {values} | |")
+    return "\n".join(lines)
+
+
+def ablation() -> str:
+    result = json.loads((HERE / "results" / "ablation.json").read_text())
+    lines = [
+        f"| {result['steps']} steps | training, click 1 | 3 | 5 | validation, click 1 | 3 | 5 |",
+        "|---" * 7 + "|",
+    ]
+    for name, row in result["variants"].items():
+        values = [row["training_dice"][str(n)] for n in (1, 3, 5)]
+        values += [row["validation_dice"][n - 1] for n in (1, 3, 5)]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
     return "\n".join(lines)
 
 
@@ -36,7 +60,7 @@ def engines() -> str:
 
 
 def filled(text: str) -> str:
-    for make in (accuracy, engines):
+    for make in (accuracy, ablation, engines):
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
         text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.DOTALL)

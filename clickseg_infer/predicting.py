@@ -5,8 +5,9 @@ that keeps its latest answer and a script that starts from nothing therefore get
 bit for bit.
 
 One look is one patch of the network, and its neighbours as far as the object reaches them. The
-first click is answered by a wide look, which finds out how large the object is, and a closer look
-at the spacing at which the object just fits; later clicks look once, at that spacing.
+first click is answered by a wide look, which finds out how large the object is, and a fresh look
+at the spacing at which the object just fits; later clicks look once, at that spacing. A positive
+click only adds to the mask and a negative one only takes away.
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,20 @@ from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Run, look, sweep
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import Prediction, bounds_of, origin_of, slices_of, union
+from clickseg_infer.prediction import (
+    Prediction,
+    bounds_of,
+    common,
+    hull,
+    joined,
+    origin_of,
+    slices_of,
+    union,
+)
 from clickseg_infer.resample import Box
 from clickseg_infer.volume import Spacing, Volume
 
-_MARGIN = 1.4  # a patch is this much longer than the object it is fitted to
+_MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
 
 def predict(
@@ -75,16 +85,34 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """The answer to one more click."""
     if known.box is None and not clicks[-1].positive:
         return replace(known, clicks=clicks)  # there is nothing to take away
-    spec = run.model.spec
     latest = clicks[-1].zyx
     if known.box is None:
-        known = look(run, clicks, known, spec.overview_spacing_mm, latest)
-    seen = union(known.box, _voxel_box(latest))
+        return replace(_first_answer(run, clicks, known), clicks=clicks)
+    found = _fitting_look(run, clicks, known, hull(known.box, _voxel_box(latest)), latest)
+    combine = joined if clicks[-1].positive else common
+    return replace(combine(known, found), clicks=clicks)
+
+
+def _first_answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
+    """Look wide for the object's size, then closer without regard to what was seen.
+
+    The wide look's mask is rough, and the network would take it for an answer to be kept.
+    """
+    wide, latest = run.model.spec.overview_spacing_mm, clicks[-1].zyx
+    rough = look(run, clicks, known, wide, latest)
+    seen = union(rough.box, _voxel_box(latest))
     assert seen is not None
+    if _fitting_spacing(run, seen) == wide:
+        return rough
+    found = _fitting_look(run, clicks, known, seen, latest)
+    return rough if found.box is None else found
+
+
+def _fitting_look(
+    run: Run, clicks: Clicks, known: Prediction, seen: Box, latest: Index
+) -> Prediction:
     spacing = _fitting_spacing(run, seen)
-    if len(clicks) > 1 or spacing != spec.overview_spacing_mm:
-        known = look(run, clicks, known, spacing, _centre(run, seen, spacing, latest))
-    return replace(known, clicks=clicks)
+    return look(run, clicks, known, spacing, _centre(run, seen, spacing, latest))
 
 
 def _fitting_spacing(run: Run, box: Box) -> Spacing:

@@ -88,3 +88,36 @@ def hull(a: Box, b: Box) -> Box:
         for (low, high), (other_low, other_high) in zip(a, b, strict=True)
     )
     return z, y, x
+
+
+def joined(before: Prediction, after: Prediction) -> Prediction:
+    """What is in either of two answers on one volume, with the clicks of the second."""
+    box = union(before.box, after.box)
+    return _combined(before, after, box, np.bitwise_or)
+
+
+def common(before: Prediction, after: Prediction) -> Prediction:
+    """What is in both of two answers on one volume, with the clicks of the second."""
+    box = None if after.box is None else before.box
+    return _combined(before, after, box, np.bitwise_and)
+
+
+def _combined(before: Prediction, after: Prediction, box: Box | None, operation: Any) -> Prediction:
+    """One answer of two, within a box that holds everything it can have."""
+    if box is None:
+        return Prediction(after.clicks, after.shape)
+    mask = operation(_within(before, box), _within(after, box))
+    bounds = bounds_of(mask, origin_of(box))
+    if bounds is None:
+        return Prediction(after.clicks, after.shape)
+    crop = np.ascontiguousarray(mask[slices_of(bounds, origin_of(box))])
+    return Prediction(after.clicks, after.shape, bounds, crop)
+
+
+def _within(answer: Prediction, box: Box) -> NDArray[np.uint8]:
+    """The part of a mask that lies in `box`."""
+    whole = hull(box, answer.box) if answer.box is not None else box
+    mask = np.zeros([high - low for low, high in whole], np.uint8)
+    if answer.box is not None:
+        mask[slices_of(answer.box, origin_of(whole))] = answer.crop
+    return mask[slices_of(box, origin_of(whole))]

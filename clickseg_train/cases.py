@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,11 @@ from clickseg_infer.volume import Volume
 
 @dataclass(frozen=True)
 class Case:
-    """An image file and the label file that belongs to it."""
+    """An image file and the label file that belongs to it, if there is one."""
 
     name: str
     image: Path
-    label: Path
+    label: Path | None
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Dataset:
 
     Attributes:
         name: as `dataset.json` says.
-        labels: value -> name, without the background.
+        labels: value -> name, without the background; empty if no case has a label.
         train: the cases to learn from.
         val: the cases kept for validation.
         licence, release: as `dataset.json` says, empty if it does not.
@@ -46,32 +45,41 @@ class Dataset:
     release: str = ""
 
 
+@dataclass(frozen=True)
+class LabelledObject:
+    """One value of a label: where it is, and how many voxels it has."""
+
+    value: int
+    box: Box
+    voxels: int
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
     """A case in memory.
 
     Attributes:
         volume: the image.
-        label: (z, y, x) integers of the same shape.
+        label: (z, y, x) integers of the same shape, all 0 for a case without a label.
         objects: the values above 0 in `label`, each with its half-open box.
     """
 
     volume: Volume
     label: NDArray[Any]
-    objects: tuple[tuple[int, Box], ...]
+    objects: tuple[LabelledObject, ...]
 
 
 def read_dataset(folder: Path) -> Dataset:
     """Read `dataset.json`, and `splits.json` (`{"train": names, "val": names}`) if there is one.
 
     Without splits every fifth case is kept for validation. AppleDouble files (`._*`) are ignored.
+    A training item without a `label` is a scan to cut pseudo-objects from.
 
     Raises:
         DatasetError: no folder or no `dataset.json`, one without labels or cases, missing files, or
             splits that name unknown cases.
     """
     content = _json(folder / "dataset.json")
-    labels = _labels(content.get("labels"), folder)
     cases = [
         _case(folder, item)
         for item in _list(content.get("training"))
@@ -79,7 +87,9 @@ def read_dataset(folder: Path) -> Dataset:
     ]
     if not cases:
         raise DatasetError(f"{folder / 'dataset.json'}: 'training' lists no cases")
-    files = [path for case in cases for path in (case.image, case.label)]
+    labelled = any(case.label for case in cases)
+    labels = _labels(content.get("labels"), folder) if labelled else {}
+    files = [path for case in cases for path in (case.image, case.label) if path]
     missing = [path for path in files if not os.path.isfile(path)]
     if missing:
         raise DatasetError(f"{folder}: {len(missing)} files are missing, the first is {missing[0]}")
@@ -101,40 +111,18 @@ def load_case(case: Case) -> LoadedCase:
         FileError, VolumeError: as the readers do.
     """
     volume = read_volume(case.image)
+    if case.label is None:
+        return LoadedCase(volume, np.zeros(volume.shape, np.uint8), ())
     label = np.ascontiguousarray(read_label(case.label, like=volume))
     if label.max() < 256:
         label = label.astype(np.uint8, copy=False)
+    voxels = np.bincount(label.ravel())
     objects = []
     for value, slices in enumerate(ndimage.find_objects(label), start=1):
         if slices is not None:
             z, y, x = ((s.start, s.stop) for s in slices)
-            objects.append((value, (z, y, x)))
+            objects.append(LabelledObject(value, (z, y, x), int(voxels[value])))
     return LoadedCase(volume, label, tuple(objects))
-
-
-class CaseCache:
-    """Keeps cases that were read, the latest ones, up to a number of bytes."""
-
-    def __init__(self, limit_gb: float) -> None:
-        self._limit = limit_gb * 2**30
-        self._bytes = 0
-        self._cases: OrderedDict[Case, LoadedCase] = OrderedDict()
-
-    def load(self, case: Case) -> LoadedCase:
-        """The case, from memory if it is there."""
-        if case in self._cases:
-            self._cases.move_to_end(case)
-            return self._cases[case]
-        loaded = self._cases[case] = load_case(case)
-        self._bytes += _nbytes(loaded)
-        while self._bytes > self._limit and len(self._cases) > 1:
-            _, oldest = self._cases.popitem(last=False)
-            self._bytes -= _nbytes(oldest)
-        return loaded
-
-
-def _nbytes(case: LoadedCase) -> int:
-    return case.volume.voxels.nbytes + case.label.nbytes
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -165,13 +153,14 @@ def _labels(labels: Any, folder: Path) -> dict[int, str]:
 
 
 def _case(folder: Path, item: Any) -> Case:
-    if not (isinstance(item, dict) and item.get("image") and item.get("label")):
+    if not (isinstance(item, dict) and item.get("image")):
         raise DatasetError(
-            f"{folder / 'dataset.json'}: every training case needs an image and a label, not {item}"
+            f"{folder / 'dataset.json'}: every training case needs an image, not {item}"
         )
     image = folder / str(item["image"])
     name = image.name.removesuffix(".gz").removesuffix(".nii")
-    return Case(name, image, folder / str(item["label"]))
+    label = item.get("label")
+    return Case(name, image, folder / str(label) if label else None)
 
 
 def _split(folder: Path, cases: list[Case]) -> tuple[list[Case], list[Case]]:

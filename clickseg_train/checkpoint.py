@@ -26,6 +26,7 @@ class Checkpoint:
         network: the state of the network that is trained.
         average: the state of its moving average, which is what is exported.
         optimizer: the state of the optimiser.
+        scaler: the state of the gradient scaler; empty unless computing in float16.
         trained_on: the datasets and their licences.
     """
 
@@ -34,6 +35,7 @@ class Checkpoint:
     network: dict[str, Any]
     average: dict[str, Any]
     optimizer: dict[str, Any]
+    scaler: dict[str, Any]
     trained_on: tuple[Source, ...] = ()
 
 

@@ -23,6 +23,7 @@ class NetworkConfig:
         stem_size: the stem's kernel, 3 or 7.
         pyramid_width: channels of each branch of the pyramid and of its output.
         pyramid_dilations: of its 3^3 branches.
+        middle_width: channels of a skip at stride 8 that refines the context, or 0 for none.
         decoder_width: channels of the low-level skip; the decoder has twice as many.
         refine_width: channels of the last convolution at stride 2, or 0 for none.
     """
@@ -31,6 +32,7 @@ class NetworkConfig:
     stem_size: int = 7
     pyramid_width: int = 256
     pyramid_dilations: tuple[int, ...] = (2, 4, 6)
+    middle_width: int = 0
     decoder_width: int = 48
     refine_width: int = 0
 
@@ -40,17 +42,27 @@ class SamplingConfig:
     """Where objects and clicks come from.
 
     Attributes:
-        labels: share of objects that are labels of the dataset.
+        labels: share of objects that are labels of the datasets.
         regions: share cut from any CT by intensity, a pseudo-object that needs no label.
+        supervoxels: share cut from any CT by a watershed, likewise.
         pasted: share of synthetic shapes pasted into any CT.
-        spacing_mm: patches are read at spacings drawn between these two.
-        clicks: corrections to one object before the next is drawn.
+        weights: how much more often than by itself a dataset of that name is drawn from; by itself,
+            one with four times the objects is drawn from twice as often.
+        held_out: names of labels that are never drawn, to judge the model by.
+        spacing_mm: patches are read at spacings between these two.
+        wide: share of labels read at about the larger spacing; the others are read at one at which
+            the object about fits.
+        clicks: looks at one object before the next is drawn.
     """
 
     labels: float = 1.0
     regions: float = 0.0
+    supervoxels: float = 0.0
     pasted: float = 0.0
+    weights: dict[str, float] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
     spacing_mm: tuple[float, float] = (1.0, 3.0)
+    wide: float = 0.3
     clicks: int = 6
 
 
@@ -93,24 +105,28 @@ class TrainConfig:
     Attributes:
         seed: of weights, objects and clicks.
         steps: optimiser steps in all.
-        batch: objects per step.
+        epochs: instead of steps, if not 0: in an epoch as many objects are drawn as the training
+            cases hold.
+        batch: objects per step, in each process.
         patch_size: training patches (z, y, x), cubes of a multiple of 16.
         learning_rate: at its peak.
         warm_up: steps until the peak; a cosine follows, down to a hundredth.
         weight_decay: AdamW's.
         ema: how much of the averaged weights each step keeps; the average is what is exported.
         clip: the gradient's largest norm.
-        autocast: "bfloat16" or "float32".
+        obedience: weight of the loss at the clicked voxels.
+        autocast: "bfloat16", "float16" or "float32".
         checkpoint_every: steps between checkpoints.
+        picture_every: steps between TensorBoard's pictures, 0 for none.
         validate_every: steps between validations, 0 for none.
         validate_by: "clicks" of the simulated user, or a "sliding_window" over the whole volume.
         validate_clicks: clicks for each validation object.
-        cache_gb: memory for cases that were read.
         network, sampling, model: see there.
     """
 
     seed: int = 0
     steps: int = 20000
+    epochs: int = 0
     batch: int = 2
     patch_size: tuple[int, int, int] = (160, 160, 160)
     learning_rate: float = 1e-3
@@ -118,12 +134,13 @@ class TrainConfig:
     weight_decay: float = 1e-4
     ema: float = 0.998
     clip: float = 5.0
+    obedience: float = 0.0
     autocast: str = "bfloat16"
     checkpoint_every: int = 500
+    picture_every: int = 500
     validate_every: int = 0
     validate_by: str = "clicks"
     validate_clicks: int = 5
-    cache_gb: float = 4.0
     network: NetworkConfig = field(default_factory=NetworkConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -139,7 +156,7 @@ class TrainConfig:
         if self.network.stem_size % 2 == 0:
             raise ConfigError(f"stem_size must be odd, not {self.network.stem_size}")
         choices = {
-            "autocast": ("bfloat16", "float32"),
+            "autocast": ("bfloat16", "float16", "float32"),
             "validate_by": ("clicks", "sliding_window"),
         }
         for name, allowed in choices.items():
@@ -148,8 +165,11 @@ class TrainConfig:
                     f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}"
                 )
         sampling = self.sampling
-        if sampling.labels + sampling.regions + sampling.pasted <= 0:
-            raise ConfigError("the shares of labels, regions and pasted must not all be 0")
+        shares = (sampling.labels, sampling.regions, sampling.supervoxels, sampling.pasted)
+        if sum(shares) <= 0:
+            raise ConfigError(
+                "the shares of labels, regions, supervoxels and pasted must not all be 0"
+            )
         if sampling.spacing_mm[0] > sampling.spacing_mm[1]:
             raise ConfigError(f"sampling.spacing_mm must rise, not {sampling.spacing_mm}")
         try:
@@ -162,6 +182,7 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     # name: (table, lowest, highest)
     "seed": ("", 0, 2**32),
     "steps": ("", 1, 10**9),
+    "epochs": ("", 0, 10**6),
     "batch": ("", 1, 4096),
     "patch_size": ("", 16, 1024),
     "learning_rate": ("", 1e-9, 10),
@@ -169,26 +190,30 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "weight_decay": ("", 0, 10),
     "ema": ("", 0, 0.999999),
     "clip": ("", 1e-6, 1e6),
+    "obedience": ("", 0, 1e3),
     "checkpoint_every": ("", 1, 10**9),
+    "picture_every": ("", 0, 10**9),
     "validate_every": ("", 0, 10**9),
     "validate_clicks": ("", 1, 1000),
-    "cache_gb": ("", 0, 1e6),
     "width": ("network", 1, 4096),
     "stem_size": ("network", 1, 15),
     "pyramid_width": ("network", 1, 4096),
     "pyramid_dilations": ("network", 1, 64),
+    "middle_width": ("network", 0, 4096),
     "decoder_width": ("network", 1, 4096),
     "refine_width": ("network", 0, 4096),
     "labels": ("sampling", 0, 1e6),
     "regions": ("sampling", 0, 1e6),
+    "supervoxels": ("sampling", 0, 1e6),
     "pasted": ("sampling", 0, 1e6),
+    "wide": ("sampling", 0, 1),
     "clicks": ("sampling", 1, 1000),
     "spacing_mm": ("sampling", 0.01, 50),
 }
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """Read a TOML file, or a configuration that ships, by its name ("light", "seed").
+    """Read a TOML file, or a configuration that ships, by its name ("light").
 
     Raises:
         FileError: no such file, or not TOML.

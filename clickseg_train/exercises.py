@@ -15,12 +15,16 @@ from clickseg_infer.file_grid import Index
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.network_input import fill_click_channels
 from clickseg_infer.simulate import next_click
-from clickseg_train.objects import TrainingObject, half_known
+from clickseg_train.known_masks import coarse, half_known, known_mask
+from clickseg_train.objects import TrainingObject
 
 _EXTRA_NEGATIVES = 0.25  # chance that a user starts with more than one click
-_GROWN = 0.12  # chance of a patch that an object grew into: half a mask and no click yet
+_GROWN = 0.08  # chance of a patch that an object grew into: half a mask and no click yet
+_KNOWN = 0.12  # chance of a mask to correct from the first click on
+_COARSE = 0.1  # chance that the previous mask comes from a wider look
 _LOOK_AGAIN = 0.15  # chance of a second look at the same clicks with the first answer fed back
 _FORGET = 0.07  # chance that the previous mask is withheld
+_CENTRAL, _CENTRAL_FIRST = 0.4, 0.6  # chance of a click in the very middle of an error
 _MISPLACED = 0.03  # chance of a click that corrects no error but is true all the same
 
 
@@ -33,6 +37,7 @@ class Exercise:
         truth: (z, y, x) uint8.
         previous: (z, y, x) uint8, the network's latest answer.
         clicks: so far, in the patch's voxels.
+        clickless: whether the next round is asked without a click.
         rounds: how often the network was asked.
     """
 
@@ -41,17 +46,21 @@ class Exercise:
     previous: NDArray[np.uint8]
     kind: str
     clicks: list[Click] = field(default_factory=list)
+    clickless: bool = False
     rounds: int = 0
 
 
 def start(rng: np.random.Generator, spec: ModelSpec, item: TrainingObject) -> Exercise:
-    """A new exercise on `item`, with no answer yet (or half a mask and no click)."""
+    """A new exercise on `item`: no answer yet, half a mask and no click, or a mask to correct."""
     ct = np.empty((len(spec.hu_windows), *item.hu.shape), np.float32)
     for channel, (low, high) in zip(ct, spec.hu_windows.values(), strict=True):
         np.clip((item.hu - low) * np.float32(2 / (high - low)) - 1, -1, 1, out=channel)
     exercise = Exercise(ct, item.truth, np.zeros_like(item.truth), item.kind)
     if rng.random() < _GROWN:
         exercise.previous = half_known(rng, item.truth)
+        exercise.clickless = bool(exercise.previous.any())
+    elif rng.random() < _KNOWN:
+        exercise.previous = known_mask(rng, item)
     elif rng.random() < _EXTRA_NEGATIVES:
         exercise.clicks += _negatives(rng, item)
     return exercise
@@ -61,14 +70,16 @@ def prepare(
     exercise: Exercise, rng: np.random.Generator, spec: ModelSpec, out: NDArray[np.float32]
 ) -> None:
     """Add a click where the user would, and write the network's input to `out` (C, z, y, x)."""
-    grown = exercise.rounds == 0 and exercise.previous.any()
     look_again = exercise.rounds > 0 and rng.random() < _LOOK_AGAIN
-    if not (grown or look_again):
+    if not (exercise.clickless or look_again):
         exercise.clicks += _click(exercise, rng)
+    exercise.clickless = False
     exercise.rounds += 1
     previous = exercise.previous.astype(np.float32)
     if rng.random() < _FORGET and exercise.clicks:
         previous[:] = 0
+    elif rng.random() < _COARSE:
+        previous[:] = coarse(exercise.previous, 2)
     out[: len(exercise.ct)] = exercise.ct
     positive, negative = positions(exercise.clicks)
     fill_click_channels(spec, positive, negative, previous, out)
@@ -90,7 +101,7 @@ def _click(exercise: Exercise, rng: np.random.Generator) -> list[Click]:
         zyx = np.unravel_index(rng.integers(exercise.truth.size), exercise.truth.shape)
         z, y, x = (int(p) for p in zyx)
         return [Click((z, y, x), bool(exercise.truth[z, y, x]))]
-    central = rng.random() < 0.4
+    central = rng.random() < (_CENTRAL if exercise.clicks else _CENTRAL_FIRST)
     click = next_click(exercise.truth, exercise.previous, rng=None if central else rng)
     return [] if click is None else [click]
 

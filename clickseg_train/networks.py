@@ -77,6 +77,23 @@ class _Pyramid(nn.Module):
         return self.join(torch.cat([*(branch(x) for branch in self.branches), mean], dim=1))
 
 
+class _Middle(nn.Module):
+    """What stage 2 adds to the context at stride 8; nothing at first."""
+
+    def __init__(self, inputs: int, narrow: int, context: int) -> None:
+        super().__init__()
+        self.skip = _conv_relu(inputs, narrow, 1)
+        self.first = _conv_relu(context + narrow, context)
+        self.second = _conv(context, context)
+        for norm in self.second.modules():
+            if isinstance(norm, nn.BatchNorm3d):
+                nn.init.zeros_(norm.weight)
+
+    def forward(self, context: Tensor, features: Tensor) -> Tensor:
+        joined = torch.cat([context, self.skip(features)], dim=1)
+        return functional.relu(context + self.second(self.first(joined)))
+
+
 class DeepLabV3Plus(nn.Module):
     """(N, C, z, y, x) float -> logits (N, 1, z, y, x); sizes must be multiples of 16."""
 
@@ -95,6 +112,9 @@ class DeepLabV3Plus(nn.Module):
             )
         )
         self.pyramid = _Pyramid(widths[3], config.pyramid_width, config.pyramid_dilations)
+        self.middle = None
+        if config.middle_width:
+            self.middle = _Middle(widths[1], config.middle_width, config.pyramid_width)
         self.low_level = _conv_relu(width, narrow, 1)
         self.decoder = nn.Sequential(
             _conv_relu(config.pyramid_width + narrow, 2 * narrow),
@@ -108,10 +128,14 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Network input to logits."""
         stem = self.stem(x)  # stride 2
-        low = features = self.stages[0](self.pool(stem))  # stride 4
-        for stage in self.stages[1:]:
-            features = stage(features)  # strides 8, 16, 16
-        context = _resize(self.pyramid(features), low)
+        low = self.stages[0](self.pool(stem))  # stride 4
+        middle = features = self.stages[1](low)  # stride 8
+        for stage in self.stages[2:]:
+            features = stage(features)  # stride 16, twice
+        context = self.pyramid(features)
+        if self.middle is not None:
+            context = self.middle(_resize(context, middle), middle)
+        context = _resize(context, low)
         decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
         if self.refine is not None:
             decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))

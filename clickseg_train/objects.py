@@ -1,32 +1,32 @@
 """Objects to learn from: a CT patch and the truth in it.
 
-Three kinds. Labels are what the dataset marks. Regions are pseudo-objects that any CT gives for
-nothing: the connected voxels whose smoothed HU lie near those of a point. Pasted shapes are lumps
-with an HU of their own, laid into a real CT. Spacing is drawn without regard to the object as far
-as it remains visible, lest the network take the size of a voxel for the size of the object.
+Four kinds. Labels are what the dataset marks; regions and supervoxels are pseudo-objects cut from
+any CT; pasted shapes are laid into it. A label is read as the runtime would look at it: wide, or at
+a spacing at which the object about fits. Pseudo-objects are read at any spacing of the range.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from clickseg_infer.file_grid import Index
 from clickseg_infer.patches import focus
 from clickseg_infer.prediction import slices_of
 from clickseg_infer.resample import NetworkGrid, mask_to_network, network_grid, to_network
 from clickseg_infer.volume import Volume
-from clickseg_train.cases import LoadedCase
+from clickseg_train.cases import LabelledObject, LoadedCase
 from clickseg_train.config import SamplingConfig
+from clickseg_train.pseudo_objects import paste, region, supervoxel
 
 HU_RANGE = (-1024.0, 3071.0)
-KINDS = ("labels", "regions", "pasted")
+KINDS = ("labels", "regions", "supervoxels", "pasted")
 _LEAST_VOXELS = 30
-_VISIBLE = (0.08, 2.5)  # an object's longest side, as a fraction of the patch's
+_LARGEST_SHARE = 0.4  # of the patch, for a pseudo-object
+_FILLS = (0.6, 1.1)  # a fitted object's longest side, as a fraction of the patch's
+_JITTER = (0.85, 1.2)  # by which a spacing may miss the runtime's
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,12 @@ class TrainingObject:
 
 
 def draw_object(
-    rng: np.random.Generator, case: LoadedCase, kind: str, sampling: SamplingConfig, size: Index
+    rng: np.random.Generator,
+    case: LoadedCase,
+    kind: str,
+    sampling: SamplingConfig,
+    size: Index,
+    objects: tuple[LabelledObject, ...],
 ) -> TrainingObject | None:
     """Draw an object of `kind` from a case, or None where this draw found nothing of use.
 
@@ -57,12 +62,13 @@ def draw_object(
         kind: one of KINDS.
         sampling: the range of spacings.
         size: the patch size (z, y, x).
+        objects: which of the case's objects may be drawn as labels.
     """
     if kind == "labels":
-        return _label(rng, case, sampling, size)
+        return _label(rng, case, objects, sampling, size) if objects else None
     volume = case.volume
     anchor = _body_voxel(rng, volume)
-    grid = _grid(rng, volume, sampling, None, size)
+    grid = _grid(rng, volume, rng.uniform(*np.log(sampling.spacing_mm)))
     start = _start(rng, grid, anchor, size)
     hu = _hu(volume, grid, start, size)
     z, y, x = (
@@ -70,38 +76,56 @@ def draw_object(
         for p, s, n in zip(grid.of_volume(anchor), start, size, strict=True)
     )
     if kind == "regions":
-        truth = _region(rng, hu, (z, y, x))
+        truth = region(rng, hu, (z, y, x))
+    elif kind == "supervoxels":
+        truth = supervoxel(rng, hu, (z, y, x))
     else:
-        hu, truth = _paste(rng, hu, (z, y, x))
-    share = truth.mean()
-    if truth.sum() < _LEAST_VOXELS or share > 0.4:
+        hu, truth = paste(rng, hu, (z, y, x))
+    if truth.sum() < _LEAST_VOXELS or truth.mean() > _LARGEST_SHARE:
         return None
     return TrainingObject(hu, truth, kind)
 
 
 def _label(
-    rng: np.random.Generator, case: LoadedCase, sampling: SamplingConfig, size: Index
+    rng: np.random.Generator,
+    case: LoadedCase,
+    objects: tuple[LabelledObject, ...],
+    sampling: SamplingConfig,
+    size: Index,
 ) -> TrainingObject | None:
-    if not case.objects:
-        return None
-    value, box = case.objects[rng.integers(len(case.objects))]
-    mask = (case.label[slices_of(box)] == value).astype(np.uint8)
+    # By their lengths: a liver is drawn more often than a rib, but not as often as it is larger.
+    lengths = np.cbrt([found.voxels for found in objects])
+    found = objects[rng.choice(len(objects), p=lengths / lengths.sum())]
+    mask = (case.label[slices_of(found.box)] == found.value).astype(np.uint8)
     inside = np.argwhere(mask)
-    anchor = inside[rng.integers(len(inside))] + [low for low, _ in box]
+    anchor = inside[rng.integers(len(inside))] + [low for low, _ in found.box]
     if rng.random() < 0.5:  # towards the middle, where a second look will be centred
-        anchor = (anchor + np.mean(box, axis=1)) / 2
-    longest = max(
-        (high - low) * spacing
-        for (low, high), spacing in zip(box, case.volume.spacing_mm, strict=True)
-    )
-    grid = _grid(rng, case.volume, sampling, longest, size)
+        anchor = (anchor + np.mean(found.box, axis=1)) / 2
+    grid = _grid(rng, case.volume, _log_spacing(rng, case.volume, found, sampling, size))
     start = _start(rng, grid, tuple(anchor), size)
     truth = np.empty(size, np.float32)
-    mask_to_network(mask, box, grid, start, truth)
+    mask_to_network(mask, found.box, grid, start, truth)
     if truth.sum() < _LEAST_VOXELS:
         return None
-    hu, found = _hu(case.volume, grid, start, size), truth.astype(np.uint8)
-    return TrainingObject(hu, found, "labels", _others(case, value, grid, start, size))
+    hu, mask = _hu(case.volume, grid, start, size), truth.astype(np.uint8)
+    return TrainingObject(hu, mask, "labels", _others(case, found.value, grid, start, size))
+
+
+def _log_spacing(
+    rng: np.random.Generator,
+    volume: Volume,
+    found: LabelledObject,
+    sampling: SamplingConfig,
+    size: Index,
+) -> float:
+    """The logarithm of a spacing: about the widest, or one at which the object about fits."""
+    close, wide = sampling.spacing_mm
+    longest = max(
+        (high - low) * own for (low, high), own in zip(found.box, volume.spacing_mm, strict=True)
+    )
+    fitting = longest / (rng.uniform(*_FILLS) * max(size))
+    chosen = wide if rng.random() < sampling.wide else min(max(fitting, close), wide)
+    return math.log(chosen * rng.uniform(*_JITTER))
 
 
 def _others(
@@ -116,20 +140,9 @@ def _others(
     return others.astype(np.uint8)
 
 
-def _grid(
-    rng: np.random.Generator,
-    volume: Volume,
-    sampling: SamplingConfig,
-    longest_mm: float | None,
-    size: Index,
-) -> NetworkGrid:
-    """A grid of random spacing, slightly anisotropic, in which the object remains visible."""
-    low, high = np.log(sampling.spacing_mm)
-    if longest_mm is not None:
-        nearest, widest = (longest_mm / (fraction * max(size)) for fraction in _VISIBLE[::-1])
-        low, high = np.clip((low, high), math.log(nearest), math.log(widest))
-    spacing = math.exp(rng.uniform(low, high)) * np.exp(rng.uniform(-0.1, 0.1, 3))
-    z, y, x = spacing.tolist()
+def _grid(rng: np.random.Generator, volume: Volume, log_spacing: float) -> NetworkGrid:
+    """A grid of that spacing in mm, slightly anisotropic."""
+    z, y, x = (math.exp(log_spacing) * np.exp(rng.uniform(-0.1, 0.1, 3))).tolist()
     return network_grid(volume.shape, volume.spacing_mm, (z, y, x))
 
 
@@ -155,65 +168,3 @@ def _body_voxel(rng: np.random.Generator, volume: Volume) -> Index:
             break
         z, y, x = (int(p) for p in rng.integers(volume.shape))
     return z, y, x
-
-
-def _region(rng: np.random.Generator, hu: NDArray[np.float32], seed: Index) -> NDArray[np.uint8]:
-    """The voxels connected to `seed` whose smoothed HU lie in a band around its own."""
-    smooth = ndimage.gaussian_filter(np.clip(hu, -1000, 1000), rng.uniform(0.7, 2.0))
-    centre = smooth[seed]
-    band = math.exp(rng.uniform(math.log(15), math.log(90))) * _contrast_scale(centre)
-    near = np.abs(smooth - centre) < band
-    if rng.random() < 0.7:
-        near = ndimage.binary_opening(near, iterations=int(rng.integers(1, 3)))
-    components = cc3d.connected_components(near, connectivity=6)
-    value = components[seed]
-    if value == 0:
-        return np.zeros(hu.shape, np.uint8)
-    region = components == value
-    if rng.random() < 0.5:
-        region = ndimage.binary_fill_holes(region)
-    return region.astype(np.uint8)
-
-
-def _paste(
-    rng: np.random.Generator, hu: NDArray[np.float32], centre: Index
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Lay a lump of its own HU into the patch; the CT's own texture shines through."""
-    axes = [
-        (np.arange(n, dtype=np.float32) - c) / rng.uniform(0.06, 0.4) / n
-        for n, c in zip(hu.shape, centre, strict=True)
-    ]
-    radius = np.sqrt(
-        axes[0][:, None, None] ** 2 + axes[1][None, :, None] ** 2 + axes[2][None, None, :] ** 2
-    )
-    coarse = rng.normal(size=[int(rng.integers(3, 7))] * 3).astype(np.float32)
-    bumps = ndimage.zoom(coarse, [n / coarse.shape[0] for n in hu.shape], order=1)
-    lump = radius + bumps * rng.uniform(0.0, 0.35) < 1
-    components = cc3d.connected_components(lump, connectivity=6)
-    if components[centre] == 0:
-        return hu, np.zeros(hu.shape, np.uint8)
-    truth = components == components[centre]
-    host = float(np.median(hu[truth]))
-    contrast = math.exp(rng.uniform(math.log(20), math.log(250))) * _contrast_scale(host)
-    if host - contrast > -1000 and rng.random() < 0.5:
-        contrast = -contrast
-    texture = rng.uniform(0.2, 1.0)
-    filled = host + contrast + texture * np.clip(hu - host, -100, 100)
-    soft = ndimage.gaussian_filter(truth.astype(np.float32), rng.uniform(0.3, 1.0))
-    return hu * (1 - soft) + filled.astype(np.float32) * soft, truth.astype(np.uint8)
-
-
-def _contrast_scale(hu: float) -> float:
-    """A difference in HU means less in air and bone than in soft tissue."""
-    return 1 + abs(hu - 40) / 200
-
-
-def half_known(rng: np.random.Generator, truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The truth on one side of a plane: what a patch knows of an object that grew into it."""
-    axis = int(rng.integers(3))
-    hit = np.flatnonzero(truth.any(axis=tuple(a for a in range(3) if a != axis)))
-    cut = int(rng.integers(hit[0], hit[-1])) + 1 if len(hit) > 1 else int(hit[0])
-    known = truth.copy()
-    side = slice(cut, None) if rng.random() < 0.5 else slice(None, cut)
-    known[tuple(side if a == axis else slice(None) for a in range(3))] = 0
-    return known

@@ -15,7 +15,7 @@ from clickseg_infer.model import Model
 from clickseg_infer.prediction import Prediction
 from clickseg_train.cases import Case, LoadedCase, load_case
 from clickseg_train.config import TrainConfig
-from clickseg_train.evaluate import click_object
+from clickseg_train.evaluate import Protocol, click_object
 from clickseg_train.reports import ValidationReport
 
 
@@ -31,10 +31,11 @@ def validate(
     scores = []
     for case in cases:
         loaded = load_case(case)
-        for value, _ in loaded.objects:
-            truth = loaded.label == value
+        for found in loaded.objects:
+            truth = loaded.label == found.value
             if config.validate_by == "clicks":
-                scores.append(click_object(model, loaded.volume, truth, config.validate_clicks)[0])
+                protocol = Protocol(config.validate_clicks, surfaces=False)
+                scores.append(click_object(model, loaded.volume, truth, protocol)["dice"])
             else:
                 scores.append([_sweep_dice(model, loaded, truth, config)])
     means = np.mean(scores, axis=0) if scores else []

@@ -8,14 +8,14 @@ import pytest
 
 import clickseg_infer as cs
 from clickseg_train.cases import read_dataset
-from clickseg_train.evaluate import evaluate
+from clickseg_train.evaluate import Protocol, evaluate
 
 
 def test_sarcomas_after_five_clicks(shared_data: Path) -> None:
     cases = read_dataset(shared_data / "Task20_SoftTissueSarcoma").val
     assert len(cases) == 3
     with cs.load_model() as model:
-        result = evaluate(model, cases, 5)
+        result = evaluate(model, cases, Protocol(5, surfaces=False))
     assert result.mean_dice[4] >= 0.70
     assert result.mean_dice[4] > result.mean_dice[0]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ("light", "finetune", "spleen", "liver", "lung")
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,7 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -
         "clickseg_infer/models/light.onnx",
         "clickseg_infer/models/light.md",
         "clickseg_infer/py.typed",
-        "clickseg_train/configs/light.toml",
-        "clickseg_train/configs/seed.toml",
+        *(f"clickseg_train/configs/{name}.toml" for name in CONFIGS),
     ):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

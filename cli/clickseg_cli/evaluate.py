@@ -10,46 +10,88 @@ from clickseg_cli import options
 
 def evaluate(
     dataset: Annotated[
-        Path | None, typer.Argument(help="A Decathlon folder; or give --image and --label.")
+        Path | None,
+        typer.Argument(help="A Decathlon folder, or a folder of .npz for --protocol cvpr2025."),
     ] = None,
     model: options.Model = None,
-    split: Annotated[str, typer.Option(help="val, train or all of the dataset's cases.")] = "val",
-    image: Annotated[Path | None, typer.Option(help="One CT scan instead of a dataset.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="clicks, or cvpr2025 for that challenge's files and measures.")
+    ] = "clicks",
+    user: Annotated[
+        str,
+        typer.Option(help="Who clicks: centre (of the largest error), fbrs (deepest), noisy."),
+    ] = "centre",
+    split: Annotated[str, typer.Option(help="val, train or all cases of a dataset.")] = "val",
+    image: Annotated[Path | None, typer.Option(help="One image, instead of a dataset.")] = None,
     label: Annotated[Path | None, typer.Option(help="Its label file.")] = None,
-    label_value: Annotated[
-        int | None, typer.Option(min=1, help="Only this object; every value is one without it.")
+    label_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object", help="Only objects of this name or value; all without it. Repeatable."
+        ),
     ] = None,
     max_clicks: Annotated[int, typer.Option(min=1, help="Clicks for each object.")] = 10,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Answer the same clicks by region growing too.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder for a CSV and pictures (or .npz and a CSV)."),
+    ] = None,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
     as_json: options.AsJson = False,
 ) -> None:
-    """Let a simulated user click the middle of the largest error, and report Dice."""
+    """Let a simulated user correct the model's answers, and measure each of them."""
     import json
 
+    from clickseg_infer.errors import DatasetError
     from clickseg_infer.model import load_model
-    from clickseg_train.evaluate import TARGETS, ObjectResult, choose_cases
+    from clickseg_train.cvpr2025 import evaluate_folder
+    from clickseg_train.evaluate import TARGETS, ObjectResult, Protocol, choose_cases, values_named
     from clickseg_train.evaluate import evaluate as run
 
-    cases = choose_cases(dataset, split, image, label)
-
+    if protocol == "cvpr2025":
+        if dataset is None or out is None:
+            raise DatasetError("the cvpr2025 protocol needs a folder of .npz files and --out")
+        with load_model(model, engine=engine, precision=precision) as loaded:
+            means = evaluate_folder(loaded, dataset, out)
+        print(json.dumps(means) if as_json else "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
+        return
+    if protocol != "clicks":
+        raise DatasetError(f"unknown protocol {protocol!r}, allowed are clicks and cvpr2025")
+    known, cases = choose_cases(dataset, split, image, label)
+    names = known.labels if known else {}
+    values = values_named(label_names or (), known)
+    settings = Protocol(max_clicks, user, baseline=baseline)
     shown = 0
 
     def show(result: ObjectResult) -> None:
         nonlocal shown
         if shown == 0:
-            print("image, label value, Dice after each click")
+            print("image, object, Dice after each click")
         shown += 1
         scores = " ".join(f"{value:.3f}" for value in result.dice)
-        print(f"{result.image}  {result.label_value:>3}  {scores}")
+        print(f"{result.image}  {names.get(result.label_value, result.label_value)}  {scores}")
 
     with load_model(model, engine=engine, precision=precision) as loaded:
         report = (lambda _: None) if as_json else show
-        result = run(loaded, cases, max_clicks, label_value, report)
+        result = run(loaded, cases, settings, values, report)
+        if out is not None:
+            from clickseg_train.evaluation_report import write_report
+
+            write_report(out, result, loaded, {str(case.image): case for case in cases}, names)
     if as_json:
         print(json.dumps(result.as_json()))
         return
-    print("mean Dice by click  " + " ".join(f"{value:.3f}" for value in result.mean_dice))
+    for title, measure in (
+        ("mean Dice", "dice"),
+        ("surface Dice at 2 mm", "surface_dice"),
+        ("volume error", "volume_error"),
+        ("region growing's Dice", "baseline_dice"),
+    ):
+        if getattr(result.cases[0], measure):
+            print(f"{title:<22}" + " ".join(f"{value:.3f}" for value in result.mean(measure)))
     for target in TARGETS:
         print(
             f"Dice {target:.2f}: {result.clicks_to(target):.1f} clicks on average; "

@@ -13,7 +13,8 @@ from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.network_input import fill_click_channels
 
 TOLERANCE = 1e-4
-"""The largest difference of a logit that passes, engine against torch, both in float32."""
+"""The largest difference of a logit that passes, engine against torch, both in float32, where
+logits are below 10; a hundred-thousandth of the largest where they are not."""
 
 MOST_FLIPPED = 1e-3
 """The largest fraction of voxels whose side of the threshold half-precision weights may change."""
@@ -39,8 +40,8 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
     """Compare an engine with the network whose weights it stores, and that with the trained one.
 
     Raises:
-        ParityError: a logit differs by more than TOLERANCE, or rounding the weights changes more
-            than MOST_FLIPPED of the voxels.
+        ParityError: a logit differs by more than TOLERANCE allows, or rounding the weights changes
+            more than MOST_FLIPPED of the voxels.
     """
     batch = example_batch(spec)
     answer = engine.run(batch)
@@ -50,10 +51,11 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
     if answer.shape != expected.shape:
         raise ParityError(f"the exported model gives {answer.shape}, torch {expected.shape}")
     largest = float(np.abs(answer - expected).max())
-    if not largest <= TOLERANCE:  # also refuses NaN
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()) / 10)
+    if not largest <= allowed:  # also refuses NaN
         raise ParityError(
             f"{engine.name} and torch differ by up to {largest:.2e} in a logit, "
-            f"allowed is {TOLERANCE:.0e}"
+            f"allowed is {allowed:.1e}"
         )
     limit = spec.threshold_logit
     flipped = float(np.mean((expected > limit) != (original > limit)))

@@ -94,11 +94,11 @@ def test_the_whole_path(run: Run, tmp_path: Path, tiny_config: Path) -> None:
     assert '"ClicksegPhantom"' in printed
     assert "engine openvino" in printed
     code, printed, _ = run(
-        *("evaluate", data, "--model", model, "--max-clicks", 2, "--label-value", 1, "--json")
+        *("evaluate", data, "--model", model, "--max-clicks", 2, "--object", 1, "--json")
     )
     assert code == 0
     result = json.loads(printed)
-    assert set(result) == {"cases", "mean_dice", "clicks_to", "failures"}
+    assert {"cases", "mean_dice", "mean_surface_dice", "clicks_to", "failures"} <= set(result)
     assert len(result["cases"]) == 1
     case = result["cases"][0]
     assert case["label_value"] == 1
@@ -116,11 +116,52 @@ def test_evaluate_one_image(run: Run, image: Path, tmp_path: Path) -> None:
     code, out, _ = run("evaluate", *pair, "--json")
     assert code == 0
     assert [case["label_value"] for case in json.loads(out)["cases"]] == [1, 3]
-    code, out, _ = run("evaluate", *pair, "--label-value", 1)
+    code, out, _ = run("evaluate", *pair, "--object", 1)
     assert code == 0
-    assert "mean Dice by click" in out
+    assert "mean Dice  " in out
+    assert "surface Dice at 2 mm" in out
+    assert "region growing" not in out
     assert "ms a click" in out
-    assert run("evaluate", *pair, "--label-value", 9)[0] == 2
+    assert run("evaluate", *pair, "--object", 9)[0] == 2
+    report = tmp_path / "report"
+    code, out, _ = run(
+        "evaluate", *pair, "--object", 1, "--baseline", "--user", "fbrs", "-o", report
+    )
+    assert code == 0
+    assert "region growing" in out
+    assert {path.name for path in report.iterdir()} == {
+        "clicks.csv",
+        "dice_by_click.png",
+        "worst.png",
+    }
+
+
+def test_the_cvpr_protocol(run: Run, image: Path, tmp_path: Path) -> None:
+    volume = cs.read_volume(image)
+    (tmp_path / "cases").mkdir()
+    np.savez(
+        tmp_path / "cases" / "ball.npz",
+        imgs=volume.voxels,
+        gts=(volume.voxels > 0).astype(np.uint8),
+        spacing=np.array(volume.spacing_mm),
+    )
+    protocol = ("--protocol", "cvpr2025")
+    code, out, _ = run("evaluate", tmp_path / "cases", *protocol, "-o", tmp_path / "out", "--json")
+    assert code == 0
+    assert set(json.loads(out)) == {"DSC_AUC", "NSD_AUC", "DSC_Final", "NSD_Final"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ball.npz", "scores.csv"]
+    assert "needs a folder" in refused(run, "evaluate", tmp_path / "cases", *protocol)
+    assert "unknown protocol" in refused(run, "evaluate", tmp_path, "--protocol", "eye")
+
+
+def test_training_options_that_contradict(
+    run: Run, phantoms: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    train = ("train", phantoms, "--out", tmp_path / "run", "--config", tiny_config)
+    assert "not both" in refused(run, *train, "--steps", 1, "--epochs", 1)
+    assert "not both" in refused(run, *train, "--resume", "--init", "bundled")
+    assert "does not fit" in refused(run, *train, "--init", "bundled")
+    assert "'fpga' cannot be used" in refused(run, *train, "--device", "fpga")
 
 
 def refused(run: Run, *arguments: object) -> str:

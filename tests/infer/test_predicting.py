@@ -181,3 +181,39 @@ def test_all_orientations_of_a_file_give_the_same_mask(
             expected = undone if expected is None else expected
             assert np.array_equal(undone, expected), orientation
     assert 0 < expected.sum() < expected.size
+
+
+def test_a_positive_click_only_adds_and_a_negative_one_only_takes_away(
+    ball_volume: cs.Volume,
+) -> None:
+    def shrunk(batch: np.ndarray) -> np.ndarray:
+        """Only what is near a click of either kind, whatever was known."""
+        ct, negative, geodesic = batch[:, :1], batch[:, 2:3], batch[:, 4:5]
+        return np.where((ct > 0) & (geodesic > 0.965) & (negative == 0), 4.0, -4.0).astype("f4")
+
+    spec = make_spec(spacing_mm=(4.0, 4.0, 4.0))
+    model = cs.Model(spec, cs.FunctionEngine(shrunk))
+    session = cs.Session(model, ball_volume)
+    before = session.click(CENTRE)
+    assert before.any()
+    for zyx, positive in (((26, 40, 50), True), ((20, 52, 50), False), ((14, 40, 50), True)):
+        after = session.click(zyx, positive)
+        if positive:
+            assert (after >= before).all()
+        else:
+            assert (after <= before).all()
+        assert (after != before).any()
+        before = after
+
+
+def test_the_first_answer_does_not_depend_on_the_wide_looks_mask(ball_volume: cs.Volume) -> None:
+    known = []
+
+    def remember(batch: np.ndarray) -> np.ndarray:
+        known.append(float(batch[0, 3].sum()))
+        return bright(batch)
+
+    model = cs.Model(make_spec(), cs.FunctionEngine(remember))
+    answer = cs.predict(model, ball_volume, [cs.Click(CENTRE)])
+    assert answer.patches == len(known) >= 2
+    assert known[0] == known[1] == 0

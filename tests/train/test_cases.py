@@ -6,7 +6,7 @@ import pytest
 from stand_ins import write_dataset_json
 
 import clickseg_infer as cs
-from clickseg_train.cases import CaseCache, load_case, read_dataset
+from clickseg_train.cases import load_case, read_dataset
 
 
 def test_a_decathlon_folder_with_its_misspelt_key(phantoms: Path) -> None:
@@ -22,11 +22,25 @@ def test_a_decathlon_folder_with_its_misspelt_key(phantoms: Path) -> None:
 def test_loaded_objects_are_the_labels_and_their_boxes(phantoms: Path) -> None:
     case = load_case(read_dataset(phantoms).train[0])
     assert case.label.shape == case.volume.shape
-    assert [value for value, _ in case.objects] == [v for v in np.unique(case.label) if v > 0]
-    for value, box in case.objects:
-        where = np.argwhere(case.label == value)
-        assert [low for low, _ in box] == where.min(axis=0).tolist()
-        assert [high for _, high in box] == (where.max(axis=0) + 1).tolist()
+    assert [o.value for o in case.objects] == [v for v in np.unique(case.label) if v > 0]
+    for found in case.objects:
+        where = np.argwhere(case.label == found.value)
+        assert [low for low, _ in found.box] == where.min(axis=0).tolist()
+        assert [high for _, high in found.box] == (where.max(axis=0) + 1).tolist()
+        assert found.voxels == len(where)
+
+
+def test_scans_without_labels(phantoms: Path, tmp_path: Path) -> None:
+    image = next((phantoms / "imagesTr").glob("*.nii.gz"))
+    content = {"training": [{"image": str(image)}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = read_dataset(tmp_path)
+    assert dataset.labels == {}
+    (case,) = dataset.train
+    loaded = load_case(case)
+    assert loaded.objects == ()
+    assert loaded.label.shape == loaded.volume.shape
+    assert not loaded.label.any()
 
 
 def make(folder: Path, names: list[str], **changes: object) -> Path:
@@ -76,8 +90,8 @@ def test_splits(tmp_path: Path) -> None:
         ({"training": None}, "lists no cases"),
         ({"training": 5}, "lists no cases"),
         ({"labels": {"liver": float("inf")}}, "'labels' names no object"),
-        ({"training": ["./imagesTr/a.nii.gz"]}, "needs an image and a label"),
-        ({"training": [{"image": "./imagesTr/a.nii.gz"}]}, "needs an image and a label"),
+        ({"training": ["./imagesTr/a.nii.gz"]}, "needs an image, not"),
+        ({"training": [{"label": "./labelsTr/a.nii.gz"}]}, "needs an image, not"),
         (
             {"training": [{"image": "./imagesTr/z.nii.gz", "label": "./labelsTr/a.nii.gz"}]},
             "1 files are missing.*z.nii.gz",
@@ -99,15 +113,3 @@ def test_no_folder_no_json(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("[" * 100_000)
     with pytest.raises(cs.DatasetError, match="not JSON"):
         read_dataset(tmp_path)
-
-
-def test_the_cache_forgets_the_oldest(phantoms: Path) -> None:
-    cases = read_dataset(phantoms).train
-    one = load_case(cases[0])
-    size_gb = (one.volume.voxels.nbytes + one.label.nbytes) / 2**30
-    cache = CaseCache(2.5 * size_gb)
-    first, second = cache.load(cases[0]), cache.load(cases[1])
-    assert cache.load(cases[0]) is first
-    cache.load(cases[2])  # makes room by forgetting the second
-    assert cache.load(cases[0]) is first
-    assert cache.load(cases[1]) is not second

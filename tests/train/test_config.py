@@ -6,15 +6,25 @@ from stand_ins import TINY_TOML
 import clickseg_infer as cs
 from clickseg_train.config import config_of, read_config, values_of
 
+SHIPPED = ("light", "finetune", "spleen", "liver", "lung")
+
+
+def test_finetune_is_light_taught_further() -> None:
+    light, finetune = read_config("light"), read_config("finetune")
+    assert finetune.network == light.network
+    assert finetune.model.click_channels == light.model.click_channels
+    assert finetune.learning_rate < light.learning_rate
+
 
 def test_configurations_survive_the_way_through_plain_values(tiny_config: Path) -> None:
-    for name in ("light", "seed", tiny_config):
+    for name in (*SHIPPED, tiny_config):
         config = read_config(name)
         assert config_of(values_of(config)) == config
 
 
-def test_the_seed_is_the_network_the_project_began_with() -> None:
-    config = read_config("seed")
+@pytest.mark.parametrize("name", ["spleen", "liver", "lung"])
+def test_the_networks_the_project_began_with(name: str) -> None:
+    config = read_config(name)
     assert config.network.width == 64
     assert config.patch_size == config.model.patch_size == (160, 160, 160)
     assert config.validate_by == "sliding_window"
@@ -37,7 +47,11 @@ def test_the_seed_is_the_network_the_project_began_with() -> None:
         ("warm_up = 1", "learning_rate = nan", "learning_rate must be from"),
         ("warm_up = 1", "seed = -1", "seed must be from 0"),
         ("warm_up = 1", "ema = 2.0", "ema must be from"),
-        ("warm_up = 1", 'autocast = "float8"', "autocast must be bfloat16 or float32"),
+        (
+            'autocast = "float32"',
+            'autocast = "float8"',
+            "must be bfloat16 or float16 or float32",
+        ),
         ("warm_up = 1", 'validate_by = "eye"', "validate_by must be clicks or sliding_window"),
         ("spacing_mm = [3.0, 5.0]", "spacing_mm = [3.0, inf]", "spacing_mm must be from"),
         ("patch_size = [32, 32, 32]", "patch_size = [32, 32]", "must have 3 values"),
@@ -46,6 +60,8 @@ def test_the_seed_is_the_network_the_project_began_with() -> None:
         ("spacing_mm = [3.0, 5.0]", "spacing_mm = [5.0, 3.0]", "must rise"),
         ('"positive"', '"sound"', "unknown channels"),
         ("ct = [-160, 240]", "ct = [240, -160]", "must rise"),
+        ("pasted = 0.2", "weights = { Small = true }", "must be float"),
+        ("pasted = 0.2", "wide = 1.5", "wide must be from 0 to 1"),
         ("[network]", "network = 3\n[other]", "unknown keys"),
     ],
 )

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from stand_ins import make_spec
 
+import clickseg_infer as cs
 from clickseg_infer.clicks import Click
 from clickseg_train import exercises
-from clickseg_train.augment import augment, augmentation
+from clickseg_train.augment import Augmentation
 from clickseg_train.cases import LoadedCase, load_case, read_dataset
 from clickseg_train.config import SamplingConfig
-from clickseg_train.objects import KINDS, TrainingObject, draw_object, half_known
+from clickseg_train.known_masks import coarse, half_known, known_mask
+from clickseg_train.objects import KINDS, TrainingObject, draw_object
 
 SIZE = (32, 32, 32)
 
@@ -22,7 +24,8 @@ def case(phantoms: Path) -> LoadedCase:
 def drawn(case: LoadedCase, kind: str, count: int = 12) -> list[TrainingObject]:
     sampling = SamplingConfig(spacing_mm=(2.0, 5.0))
     items = (
-        draw_object(np.random.default_rng(n), case, kind, sampling, SIZE) for n in range(4 * count)
+        draw_object(np.random.default_rng(n), case, kind, sampling, SIZE, case.objects)
+        for n in range(6 * count)
     )
     return [item for item in items if item is not None][:count]
 
@@ -41,8 +44,8 @@ def test_objects_are_visible_and_repeatable(kind: str, case: LoadedCase) -> None
 
 def test_labels_lie_on_what_they_label(case: LoadedCase) -> None:
     """The spine is brighter than the rest, wherever its patch was cut."""
-    spine = {value: box for value, box in case.objects if value == 9}
-    only = LoadedCase(case.volume, case.label, tuple(spine.items()))
+    spine = tuple(found for found in case.objects if found.value == 9)
+    only = LoadedCase(case.volume, case.label, spine)
     for item in drawn(only, "labels", 6):
         inside, outside = item.hu[item.truth > 0], item.hu[item.truth == 0]
         assert np.median(inside) > np.median(outside) + 50
@@ -62,16 +65,73 @@ def test_augmentation_moves_image_and_truth_together(rng: np.random.Generator) -
     truth = np.zeros(SIZE, np.uint8)
     truth[4:12, 8:28, 10:16] = 1
     item = TrainingObject(np.where(truth, 900, -900).astype(np.float32), truth, "labels")
-    transform = augmentation()
+    transform = Augmentation()
     seen = set()
     for n in range(20):
-        varied = augment(transform, item, np.random.default_rng(n))
+        varied = transform(item, np.random.default_rng(n))
         seen.add(varied.truth.tobytes())
         agree = (varied.hu > 0) == (varied.truth > 0)
         assert agree.mean() > 0.97
-        again = augment(transform, item, np.random.default_rng(n))
+        again = transform(item, np.random.default_rng(n))
         assert np.array_equal(varied.hu, again.hu)
     assert len(seen) > 10
+
+
+def test_patients_are_mirrored_more_often_than_turned() -> None:
+    """A mark at the upper end stays at the upper end in most variations of a label."""
+    truth = np.zeros(SIZE, np.uint8)
+    truth[24:30, 10:22, 10:22] = 1
+    hu = np.where(truth, 300, 0).astype(np.float32)
+    up = {}
+    for kind in ("labels", "regions"):
+        varied = [
+            Augmentation()(TrainingObject(hu, truth, kind), np.random.default_rng(n))
+            for n in range(60)
+        ]
+        up[kind] = np.mean([np.argwhere(v.truth).mean(axis=0)[0] > 20 for v in varied])
+    assert up["labels"] > 0.65
+    assert up["regions"] < 0.45
+
+
+def test_a_label_takes_up_contrast_as_a_whole() -> None:
+    truth = np.zeros(SIZE, np.uint8)
+    truth[8:24, 8:24, 8:24] = 1
+    hu = np.zeros(SIZE, np.float32)
+    differences = []
+    for n in range(60):
+        varied = Augmentation()(TrainingObject(hu, truth, "labels"), np.random.default_rng(n))
+        inside, outside = (varied.hu[varied.truth == v].mean() for v in (1, 0))
+        differences.append(abs(inside - outside))
+    assert 0.1 < np.mean(np.array(differences) > 5) < 0.6
+
+
+@pytest.mark.parametrize("cell", [2, 3, 4])
+def test_a_coarse_mask_is_made_of_cells(cell: int, rng: np.random.Generator) -> None:
+    truth = np.zeros(SIZE, np.uint8)
+    truth[5:26, 7:21, 9:28] = 1
+    rough = coarse(truth, cell)
+    assert rough.shape == SIZE
+    assert cs.dice(truth, rough) > 0.7
+    whole = [n // cell * cell for n in SIZE]
+    cells = rough[: whole[0], : whole[1], : whole[2]].reshape(
+        whole[0] // cell, cell, whole[1] // cell, cell, whole[2] // cell, cell
+    )
+    assert np.array_equal(cells.min(axis=(1, 3, 5)), cells.max(axis=(1, 3, 5)))
+
+
+def test_known_masks_are_wrong_in_many_ways() -> None:
+    truth, others = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    truth[6:26, 6:26, 4:22] = 1
+    others[6:26, 6:26, 24:30] = 1
+    item = TrainingObject(np.zeros(SIZE, np.float32), truth, "labels", others)
+    scores = []
+    for seed in range(60):
+        known = known_mask(np.random.default_rng(seed), item)
+        assert known.dtype == np.uint8
+        assert known.shape == item.truth.shape
+        scores.append(cs.dice(item.truth, known))
+    assert np.mean(np.array(scores) < 1) > 0.9
+    assert np.mean(np.array(scores) > 0.2) > 0.7
 
 
 def test_half_known_is_part_of_the_truth(rng: np.random.Generator) -> None:

@@ -7,15 +7,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from clickseg_export.parity import example_batch
+from stand_ins import make_spec
 
 import clickseg_infer as cs
-from clickseg_train.cases import Dataset, read_dataset
+from clickseg_train.case_cache import CaseCache
+from clickseg_train.cases import Dataset, load_case, read_dataset
 from clickseg_train.checkpoint import read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig, read_config
+from clickseg_train.drawing import Draw
+from clickseg_train.networks import build_network
 from clickseg_train.reports import StepReport, ValidationReport
-from clickseg_train.train import LOG, train
+from clickseg_train.tensorboard import FOLDER, picture
+from clickseg_train.train import CACHE, LOG, train
+from clickseg_train.unfolding import measure_norms
 from clickseg_train.validate import random_clicks
 
 
@@ -41,7 +49,7 @@ def test_a_run_leaves_a_checkpoint_and_a_log(
     assert checkpoint.step == 4
     assert checkpoint.config == config
     assert checkpoint.trained_on == (cs.Source("Small", "CC0"),)
-    assert sorted(os.listdir(tmp_path / "run")) == ["last.ckpt", LOG]
+    assert sorted(os.listdir(tmp_path / "run")) == [CACHE, "last.ckpt", LOG, FOLDER]
 
 
 def test_training_learns(dataset: Dataset, config: TrainConfig, tmp_path: Path) -> None:
@@ -84,30 +92,174 @@ def test_a_resumed_run_goes_on_as_an_unbroken_one(
             assert torch.equal(ours[key], theirs[key]), key
 
 
-def test_kill_9_never_costs_a_checkpoint(phantoms: Path, tiny_config: Path, tmp_path: Path) -> None:
-    """Kill at several moments: the checkpoint that remains always reads, and the run goes on."""
-    run = tmp_path / "run"
-    settings = tmp_path / "long.toml"
-    text = tiny_config.read_text().replace("steps = 4", "steps = 4000")
-    settings.write_text(text.replace("checkpoint_every = 2", "checkpoint_every = 1"))
-    command = [sys.executable, "-c", "from clickseg_cli.main import main; main()", "train"]
-    command += [str(phantoms), "--out", str(run), "--config", str(settings)]
-    last = 0
-    for attempt in range(3):
+def test_kill_9_at_any_step_changes_nothing(
+    phantoms: Path, dataset: Dataset, tiny_config: Path, tmp_path: Path
+) -> None:
+    """Killed twice at random steps and resumed, a run ends with the numbers of an unbroken one."""
+    settings = tmp_path / "longer.toml"
+    settings.write_text(tiny_config.read_text().replace("steps = 4", "steps = 14"))
+    whole = read_checkpoint(train([dataset], tmp_path / "whole", read_config(settings)))
+    run = tmp_path / "broken"
+    command = [sys.executable, "-m", "clickseg_train", str(phantoms), "--out", str(run)]
+    command += ["--config", str(settings), "--workers", "1"]
+    rng = np.random.default_rng()
+    for attempt, stop in enumerate((rng.integers(1, 7), rng.integers(8, 14))):
         resume = ["--resume"] if attempt else []
         process = subprocess.Popen([*command, *resume], stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline and process.poll() is None:
-            step = read_checkpoint(run / "last.ckpt").step if (run / "last.ckpt").exists() else 0
-            if step > last:
+            if len(_log(run)) >= stop:
                 break
-            time.sleep(0.05)
-        time.sleep(0.07 * attempt)
+            time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        step = read_checkpoint(run / "last.ckpt").step
-        assert step > last
-        last = step
+        assert 0 <= read_checkpoint(run / "last.ckpt").step < 14
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    resumed = read_checkpoint(run / "last.ckpt")
+    assert resumed.step == whole.step == 14
+    for state in ("network", "average"):
+        for key, value in getattr(whole, state).items():
+            assert torch.equal(getattr(resumed, state)[key], value), key
+    assert _losses(run) == _losses(tmp_path / "whole")
+
+
+def _log(run: Path) -> list[str]:
+    return (run / LOG).read_text().splitlines() if (run / LOG).exists() else []
+
+
+def _losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in _log(run)]
+
+
+def test_two_processes_are_one_with_the_doubled_batch(
+    phantoms: Path, dataset: Dataset, tiny_config: Path, tmp_path: Path
+) -> None:
+    """Gradients and running statistics of the first step, and the objects of every step."""
+    settings = tmp_path / "two.toml"
+    settings.write_text(tiny_config.read_text().replace("steps = 4", "steps = 1"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["-m", "clickseg_train", str(phantoms), "--device", "cpu"]
+    command += ["--out", str(tmp_path / "two"), "--config", str(settings)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.count("1 steps") == 1  # only the first process speaks
+    two = read_checkpoint(tmp_path / "two" / "last.ckpt")
+    one_config = replace(read_config(settings), batch=4)
+    one = read_checkpoint(train([dataset], tmp_path / "one", one_config, device="cpu"))
+    ours, theirs = (json.loads(_log(tmp_path / run)[0]) for run in ("two", "one"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert [(kind, clicks) for kind, clicks, _ in ours["objects"]] == [
+        (kind, clicks) for kind, clicks, _ in theirs["objects"]
+    ]
+    for key, value in one.network.items():
+        if "running" in key or "tracked" in key:
+            assert torch.allclose(two.network[key], value, rtol=1e-4, atol=1e-6), key
+    # What the optimiser keeps of the first step is a tenth of its gradient.
+    for number, state in one.optimizer["state"].items():
+        theirs_kept = state["exp_avg"]
+        ours_kept = two.optimizer["state"][number]["exp_avg"]
+        scale = theirs_kept.abs().max() + 1e-7
+        assert (ours_kept - theirs_kept).abs().max() < 1e-2 * scale, number
+
+
+def test_a_run_can_begin_with_a_models_weights(
+    dataset: Dataset, config: TrainConfig, tiny_checkpoint: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    from clickseg_export.onnx_weights import read_initial
+
+    still = replace(config, steps=1, learning_rate=1e-9, weight_decay=0.0, ema=0.0)
+    spec = config.model.spec()
+    batch = torch.from_numpy(example_batch(spec))
+    for source in (tiny_checkpoint, tiny_onnx):
+        initial, told = read_initial(source, config)
+        assert told.trained_on == (cs.Source("Small", "CC0"),)
+        out = tmp_path / source.suffix
+        path = train([dataset], out, still, initial=initial, sources=told.trained_on)
+        begun = build_network(config.network, len(spec.channels)).eval()
+        begun.load_state_dict(read_checkpoint(path).network)
+        was = build_network(config.network, len(spec.channels)).eval()
+        was.load_state_dict(read_checkpoint(tiny_checkpoint).average)
+        # The statistics have moved by one training step, so the outputs only resemble each other.
+        with torch.no_grad():
+            ours, theirs = begun(batch).ravel(), was(batch).ravel()
+        assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.98, source
+    with pytest.raises(cs.CheckpointError, match="does not fit"):
+        read_initial(tiny_onnx, replace(config, network=replace(config.network, width=8)))
+
+
+def test_measured_norms_change_nothing_in_evaluation(config: TrainConfig, tiny_onnx: Path) -> None:
+    from clickseg_export.onnx_weights import read_initial
+
+    initial, spec = read_initial(tiny_onnx, config)
+    network = build_network(config.network, len(spec.channels))
+    network.load_state_dict(initial)
+    batch = torch.from_numpy(np.concatenate([example_batch(spec)] * 2))
+    with torch.no_grad():
+        before = network.eval()(batch)
+        measure_norms(network, [batch])
+        after = network.eval()(batch)
+        trained = network.train()(batch)
+    assert torch.allclose(before, after, atol=1e-4)
+    # It now computes about the same with the statistics of the batch.
+    assert torch.allclose(before, trained, atol=0.05 * float(before.std()) + 1e-3)
+    with cs.load_model(tiny_onnx, precision="float32") as model:
+        assert np.allclose(model.engine.run(batch[:1].numpy()), before[:1], atol=1e-3)
+
+
+def test_epochs_are_counted_in_objects(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    one = replace(dataset, train=dataset.train[:1])
+    objects = len(load_case(dataset.train[0]).objects)
+    settings = replace(config, epochs=2, sampling=replace(config.sampling, clicks=1))
+    checkpoint = read_checkpoint(train([one], tmp_path / "run", settings))
+    assert checkpoint.step == objects  # two epochs, two objects a step
+
+
+def test_held_out_labels_are_never_drawn(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    names = {o.value: f"object {o.value}" for o in load_case(dataset.train[0]).objects}
+    named = replace(dataset, labels=names, train=dataset.train[:1])
+    kept_out = tuple(name for value, name in names.items() if value != 9)
+    sampling = replace(config.sampling, labels=1.0, regions=0, supervoxels=0, pasted=0)
+    sampling = replace(sampling, held_out=kept_out)
+    cache = CaseCache(tmp_path / "cases", named.train)
+    draw = Draw([named], cache, replace(config, sampling=sampling))
+    assert draw.labelled_objects == 1
+    nothing = replace(config, sampling=replace(sampling, held_out=tuple(names.values())))
+    with pytest.raises(cs.DatasetError, match="no training case has a label"):
+        Draw([named], cache, nothing)
+
+
+def test_tensorboard_gets_scalars_and_pictures(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train([dataset], tmp_path / "run", replace(config, picture_every=2))
+    events = EventAccumulator(str(tmp_path / "run" / FOLDER))
+    events.Reload()
+    assert {"loss", "learning_rate", "steps_per_second"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Images("objects")] == [2, 4]
+
+
+def test_a_picture_shows_truth_answer_and_clicks() -> None:
+    spec = make_spec()
+    inputs = np.full((len(spec.channels), *spec.patch_size), -1.0, np.float32)
+    inputs[1:] = 0
+    truth = np.zeros(spec.patch_size, np.float32)
+    truth[10:20, 4:12, 4:12] = 1
+    inputs[1, 10:20, 7, 7] = 1
+    answer = np.zeros(spec.patch_size, bool)
+    answer[10:20, 20:24, 20:24] = True
+    shown = picture(spec, inputs, truth, answer)
+    assert shown.shape == (32, 32, 3)
+    y = 31 - 7  # anterior is at the top
+    assert tuple(shown[y, 7]) == (0, 1, 1)
+    assert shown[31 - 4, 4, 1] > shown[31 - 4, 4, 0]  # green
+    assert shown[31 - 20, 20, 0] > shown[31 - 20, 20, 1] > shown[31 - 20, 20, 2]  # orange
+    assert not shown[0, 0].any()
 
 
 def test_folders_are_not_mixed_up(dataset: Dataset, config: TrainConfig, tmp_path: Path) -> None:
@@ -148,7 +300,7 @@ def test_a_killed_write_leaves_nothing_behind(
     train([dataset], tmp_path / "run", replace(config, steps=1))
     (tmp_path / "run" / ".last.ckpt.half").touch()
     train([dataset], tmp_path / "run", config, resume=True)
-    assert sorted(os.listdir(tmp_path / "run")) == ["last.ckpt", LOG]
+    assert sorted(os.listdir(tmp_path / "run")) == [CACHE, "last.ckpt", LOG, FOLDER]
 
 
 def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
@@ -184,8 +336,6 @@ def test_validation(by: str, dataset: Dataset, config: TrainConfig, tmp_path: Pa
 
 
 def test_random_clicks_lie_on_the_object() -> None:
-    import numpy as np
-
     truth = np.zeros((9, 9, 9), bool)
     truth[2:5, 3:6, 4:7] = True
     clicks = random_clicks(truth, 5, 0)

@@ -1,0 +1,75 @@
+"""The way back: weights of an exported model, to begin another training with."""
+
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from clickseg_infer.errors import CheckpointError
+from clickseg_infer.model import read_model_file
+from clickseg_infer.model_spec import ModelSpec
+from clickseg_train.checkpoint import read_checkpoint
+from clickseg_train.config import TrainConfig
+from clickseg_train.networks import build_network
+
+_HALF = "_half"
+
+
+def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
+    """A state for `config`'s network, from a checkpoint or an exported model, and its spec.
+
+    An exported model has its normalisation folded into the convolutions. The layers are put back
+    so that they change nothing until `clickseg_train.unfolding` has measured what they normalise.
+    Layers that the model does not have keep their first, random weights.
+
+    Raises:
+        FileError, ModelError, CheckpointError: the file cannot be read, or is of another network.
+    """
+    network = build_network(config.network, len(config.model.spec().channels))
+    if path.suffix == ".onnx":
+        spec, content = read_model_file(path)
+        weights = _weights(content)
+    else:
+        checkpoint = read_checkpoint(path)
+        spec = checkpoint.config.model.spec(checkpoint.trained_on)
+        weights = checkpoint.average
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    found = _unfolded(network, weights) if path.suffix == ".onnx" else weights
+    for name, value in found.items():
+        if name not in state or state[name].shape != value.shape:
+            raise CheckpointError(
+                f"{path}: {name} {tuple(value.shape)} does not fit the configuration's network"
+            )
+        state[name] = value
+    return state, spec
+
+
+def _weights(content: bytes) -> dict[str, Tensor]:
+    model = onnx.load_from_string(content)
+    return {
+        weight.name.removesuffix(_HALF): torch.from_numpy(
+            numpy_helper.to_array(weight).astype("float32")
+        )
+        for weight in model.graph.initializer
+        if weight.name.removesuffix(_HALF).endswith((".weight", ".bias"))
+    }
+
+
+def _unfolded(network: nn.Module, folded: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each folded convolution's bias becomes that of the normalisation behind it."""
+    state = dict(folded)
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for n in range(len(module) - 1):
+            conv, norm, layer = f"{name}.{n}", f"{name}.{n + 1}", module[n + 1]
+            bias = state.get(f"{conv}.bias")
+            if isinstance(layer, nn.BatchNorm3d) and bias is not None:
+                del state[f"{conv}.bias"]
+                state[f"{norm}.bias"] = bias
+                state[f"{norm}.weight"] = torch.ones_like(bias)
+                state[f"{norm}.running_mean"] = torch.zeros_like(bias)
+                state[f"{norm}.running_var"] = torch.full_like(bias, 1 - layer.eps)
+    return state
