@@ -55,6 +55,8 @@ def engines() -> str:
     for name, row in sorted(result["engines"].items(), key=lambda item: item[1]["median_ms"]):
         lines.append(f"| {name} | {row['median_ms']:.0f} | {row['ratio']:.2f} |")
     machine = result["machine"]
+    drawn = f"Drawing the patch's click channels, cues included: {result['click_channels_ms']} ms"
+    lines += ["", f"{drawn} for {result['clicks']} clicks."]
     lines += ["", f"Measured on {machine['cores']} cores of {machine['processor']}."]
     return "\n".join(lines)
 

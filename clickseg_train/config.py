@@ -26,6 +26,8 @@ class NetworkConfig:
         middle_width: channels of a skip at stride 8 that refines the context, or 0 for none.
         decoder_width: channels of the low-level skip; the decoder has twice as many.
         refine_width: channels of the last convolution at stride 2, or 0 for none.
+        detail_width: channels of a convolution that sharpens the logits by single voxels of the
+            input, or 0 for none; needs a `refine_width`.
     """
 
     width: int = 64
@@ -35,6 +37,7 @@ class NetworkConfig:
     middle_width: int = 0
     decoder_width: int = 48
     refine_width: int = 0
+    detail_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,8 @@ class TrainConfig:
             raise ConfigError(f"patch_size must be a cube of a multiple of 16: {self.patch_size}")
         if self.network.stem_size % 2 == 0:
             raise ConfigError(f"stem_size must be odd, not {self.network.stem_size}")
+        if self.network.detail_width and not self.network.refine_width:
+            raise ConfigError("a detail_width needs a refine_width")
         choices = {
             "autocast": ("bfloat16", "float16", "float32"),
             "validate_by": ("clicks", "sliding_window"),
@@ -202,6 +207,7 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "middle_width": ("network", 0, 4096),
     "decoder_width": ("network", 1, 4096),
     "refine_width": ("network", 0, 4096),
+    "detail_width": ("network", 0, 4096),
     "labels": ("sampling", 0, 1e6),
     "regions": ("sampling", 0, 1e6),
     "supervoxels": ("sampling", 0, 1e6),

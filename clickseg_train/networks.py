@@ -94,6 +94,24 @@ class _Middle(nn.Module):
         return functional.relu(context + self.second(self.first(joined)))
 
 
+class _Detail(nn.Module):
+    """What single voxels of the input add to logits that come from stride 2; nothing at first.
+
+    Cells of 2^3 voxels become channels and channels become such cells again, so that all the work
+    is done at stride 2.
+    """
+
+    def __init__(self, channels: int, features: int, width: int) -> None:
+        super().__init__()
+        self.cells = nn.Sequential(nn.Conv3d(channels, 2 * width, 2, stride=2), nn.ReLU())
+        self.join = _conv_relu(features + 2 * width, width)
+        self.spread = nn.ConvTranspose3d(width, 1, 2, stride=2, bias=False)
+        nn.init.zeros_(self.spread.weight)
+
+    def forward(self, features: Tensor, x: Tensor) -> Tensor:
+        return self.spread(self.join(torch.cat([features, self.cells(x)], dim=1)))
+
+
 class DeepLabV3Plus(nn.Module):
     """(N, C, z, y, x) float -> logits (N, 1, z, y, x); sizes must be multiples of 16."""
 
@@ -124,6 +142,9 @@ class DeepLabV3Plus(nn.Module):
         if config.refine_width:
             self.refine = _conv_relu(2 * narrow + width, config.refine_width)
         self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
+        self.detail = None
+        if config.detail_width:
+            self.detail = _Detail(channels, config.refine_width, config.detail_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Network input to logits."""
@@ -139,4 +160,5 @@ class DeepLabV3Plus(nn.Module):
         decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
         if self.refine is not None:
             decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))
-        return _resize(self.classifier(decoded), x)
+        logits = _resize(self.classifier(decoded), x)
+        return logits if self.detail is None else logits + self.detail(decoded, x)

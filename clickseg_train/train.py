@@ -92,47 +92,76 @@ def train(
         config = _in_steps(config, draw.labelled_objects, place)
         if before is not None and before.step > config.steps:
             raise CheckpointError(f"{path}: is at step {before.step} of {config.steps} already")
-        step, trained_on = (before.step, before.trained_on) if before else (0, tuple(sources))
-        trained_on = tuple(dict.fromkeys(trained_on + _sources(datasets)))
+        step, known = (before.step, before.trained_on) if before else (0, tuple(sources))
         if place.leads:
             _tidy(out, step)
-        first_slot = place.rank * config.batch
-        batches = Batches(draw, spec, config, first_slot, workers)
+        batches = Batches(draw, spec, config, place.rank * config.batch, workers)
         with batches, Board(out if place.leads else None, spec, config, step) as board:
             batches.begin(step)
             examples = [batches.take(step + ahead) for ahead in range(GROUPS)] if initial else []
             learner = Learner(config, spec, place, before, initial, examples)
+            record = _Record(out, config, datasets, known, learner, board, report)
             if place.leads and before is None:
-                write_checkpoint(path, learner.checkpoint(step, trained_on))
+                record.checkpoint(step)
             while step < config.steps:
                 began = time.perf_counter()
                 batch = batches.take(step)
                 logits, loss = learner.learn(batch, step)
-                scores = dice_by_object(
-                    logits, torch.from_numpy(batch.truth), spec.threshold_logit
-                ).tolist()
                 board.picture(step + 1, batch, logits.numpy())
                 batches.answer(step, logits.numpy())
+                truth = torch.from_numpy(batch.truth)
+                dice = dice_by_object(logits, truth, spec.threshold_logit).tolist()
                 step += 1
-
-                objects = gathered(place, list(zip(batch.kinds, batch.clicks, scores, strict=True)))
+                objects = gathered(place, list(zip(batch.kinds, batch.clicks, dice, strict=True)))
                 losses = gathered(place, [loss])
-                mean = sum(losses) / len(losses)
                 if place.leads:
                     seconds = time.perf_counter() - began
-                    done = StepReport(step, mean, tuple(objects), seconds)
-                    _tell(done, out, report)
-                    board.step(done, rate(config, step - 1))
-                    if config.validate_every and step % config.validate_every == 0:
-                        kept = [case for dataset in datasets for case in dataset.val]
-                        found = validate(learner.average.module, kept, config, step)
-                        _tell(found, out, report)
-                        board.validation(found)
-                    if step % config.checkpoint_every == 0 or step == config.steps:
-                        write_checkpoint(path, learner.checkpoint(step, trained_on))
+                    mean = sum(losses) / len(losses)
+                    record.step(StepReport(step, mean, tuple(objects), seconds))
                 if step % config.checkpoint_every == 0:
                     wait_for_all(place)
     return path
+
+
+class _Record:
+    """What the first process writes and reports."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: TrainConfig,
+        datasets: Sequence[Dataset],
+        trained_on: tuple[Source, ...],
+        learner: Learner,
+        board: Board,
+        report: Report,
+    ) -> None:
+        self._out, self._config, self._learner = out, config, learner
+        self._board, self._report = board, report
+        self._kept = [case for dataset in datasets for case in dataset.val]
+        own = (Source(d.name, d.licence or "not stated") for d in datasets if d.train)
+        self._trained_on = tuple(dict.fromkeys((*trained_on, *own)))
+
+    def step(self, done: StepReport) -> None:
+        """Log a step; validate and write a checkpoint where it is time to."""
+        config, step = self._config, done.step
+        self._tell(done)
+        self._board.step(done, rate(config, step - 1))
+        if config.validate_every and step % config.validate_every == 0:
+            found = validate(self._learner.average.module, self._kept, config, step)
+            self._tell(found)
+            self._board.validation(found)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            self.checkpoint(step)
+
+    def checkpoint(self, step: int) -> None:
+        """Write the checkpoint of `step`."""
+        write_checkpoint(self._out / CHECKPOINT, self._learner.checkpoint(step, self._trained_on))
+
+    def _tell(self, result: StepReport | ValidationReport) -> None:
+        with (self._out / LOG).open("a") as file:
+            file.write(json.dumps(vars(result)) + "\n")
+        self._report(result)
 
 
 def _in_steps(config: TrainConfig, objects: int, place: Place) -> TrainConfig:
@@ -185,13 +214,3 @@ def _tidy(out: Path, step: int) -> None:
     write_whole(path, "".join(f"{line}\n" for line in kept).encode())
     for unfinished in out.glob(f".{CHECKPOINT}.*"):
         unfinished.unlink()
-
-
-def _tell(result: StepReport | ValidationReport, out: Path, report: Report) -> None:
-    with (out / LOG).open("a") as file:
-        file.write(json.dumps(vars(result)) + "\n")
-    report(result)
-
-
-def _sources(datasets: Sequence[Dataset]) -> tuple[Source, ...]:
-    return tuple(Source(d.name, d.licence or "not stated") for d in datasets if d.train)

@@ -77,6 +77,7 @@ pyramid_width = 8
 decoder_width = 4
 middle_width = 4
 refine_width = 4
+detail_width = 4
 
 [sampling]
 labels = 0.6

@@ -8,11 +8,14 @@ import pytest
 import torch
 from clickseg_export import onnx_file, parity
 from clickseg_export.onnx_file import export_onnx, folded, network_of
+from clickseg_export.onnx_weights import read_initial
 from torch import nn
 
 import clickseg_infer as cs
-from clickseg_infer.model import read_model_file
+from clickseg_infer.model import DEFAULT_MODEL, read_model_file
 from clickseg_train.checkpoint import read_checkpoint, write_checkpoint
+from clickseg_train.config import read_config
+from clickseg_train.networks import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,3 +94,18 @@ def test_the_batch_is_free_and_the_file_tells_nothing_of_its_maker(tiny_onnx: Pa
 def test_the_folder_must_exist_before_the_work_begins(tmp_path: Path) -> None:
     with pytest.raises(cs.FileError, match="does not exist"):
         export_onnx(tmp_path / "any.ckpt", tmp_path / "no" / "m.onnx")
+
+
+def test_the_bundled_model_can_be_taught_further() -> None:
+    """Its weights fit `finetune`, and compute what the model computes."""
+    config = read_config("finetune")
+    initial, spec = read_initial(DEFAULT_MODEL, config)
+    assert spec.trained_on
+    network = build_network(config.network, len(spec.channels)).eval()
+    network.load_state_dict(initial)
+    batch = parity.example_batch(spec)[:1]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(batch)).numpy()
+    with cs.load_model(precision="float32") as model:
+        answer = model.engine.run(batch)
+    assert np.abs(answer - expected).max() < 1e-3 * np.abs(expected).max()
