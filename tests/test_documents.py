@@ -23,7 +23,10 @@ def test_the_accuracy_is_that_of_the_bundled_model() -> None:
     assert result["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/architecture.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "docs/architecture.md", "docs/training.md", "CONTRIBUTING.md"],
+)
 def test_every_path_in_a_document_exists(document: str) -> None:
     import re
 
