@@ -31,6 +31,8 @@ def accuracy() -> str:
     for group, found in result["groups"].items():
         lines.append(f"| **{group}** |" + " |" * len(SHOWN) + f" {found['objects']} |")
         for name, key in MEASURES.items():
+            if not found[key]:
+                continue  # not measured for this group
             values = " | ".join(f"{found[key][n - 1]:.2f}" for n in SHOWN)
             lines.append(f"| {name} | {values} | |")
     return "\n".join(lines)

@@ -51,7 +51,7 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
     if answer.shape != expected.shape:
         raise ParityError(f"the exported model gives {answer.shape}, torch {expected.shape}")
     largest = float(np.abs(answer - expected).max())
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()) / 10)
+    allowed = allowed_difference(expected)
     if not largest <= allowed:  # also refuses NaN
         raise ParityError(
             f"{engine.name} and torch differ by up to {largest:.2e} in a logit, "
@@ -64,6 +64,11 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
             f"16-bit weights change {flipped:.3%} of the voxels, allowed is {MOST_FLIPPED:.1%}"
         )
     return Parity(largest, float(np.abs(expected - original).max()), flipped)
+
+
+def allowed_difference(logits: NDArray[np.float32]) -> float:
+    """By how much another engine's logits may differ from these, see TOLERANCE."""
+    return TOLERANCE * max(1.0, float(np.abs(logits).max()) / 10)
 
 
 def example_batch(spec: ModelSpec) -> NDArray[np.float32]:
