@@ -66,8 +66,10 @@ def engines() -> str:
 def filled(text: str) -> str:
     for make in (accuracy, ablation, engines):
         name = make.__name__
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        text = re.sub(pattern, lambda m, make=make: m[1] + make() + m[2], text, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
+        text = re.sub(
+            pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL
+        )
     return text
 
 
