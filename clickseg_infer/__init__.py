@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FileError,
         ModelError,
         ParityError,
+        ReplayError,
         TrainingError,
         VolumeError,
     )
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from clickseg_infer.predicting import predict
     from clickseg_infer.prediction import Prediction
     from clickseg_infer.preview import write_preview
+    from clickseg_infer.recording import Recording, read_recording, record, replay, write_recording
     from clickseg_infer.session import Session
     from clickseg_infer.simulate import next_click
+    from clickseg_infer.start import open_scan
     from clickseg_infer.volume import Volume
 
 _MODULE_OF = {
@@ -59,7 +62,9 @@ _MODULE_OF = {
     "ModelError": "errors",
     "ModelSpec": "model_spec",
     "ParityError": "errors",
+    "ReplayError": "errors",
     "Prediction": "prediction",
+    "Recording": "recording",
     "Session": "session",
     "Source": "model_spec",
     "TrainingError": "errors",
@@ -70,13 +75,18 @@ _MODULE_OF = {
     "load_model": "model",
     "next_click": "simulate",
     "open_engine": "engines",
+    "open_scan": "start",
     "predict": "predicting",
     "read_clicks": "clicks",
     "read_label": "files",
+    "read_recording": "recording",
     "read_volume": "files",
+    "record": "recording",
+    "replay": "recording",
     "write_clicks": "clicks",
     "write_mask": "files",
     "write_preview": "preview",
+    "write_recording": "recording",
     "write_volume": "files",
 }
 
@@ -96,6 +106,8 @@ __all__ = [
     "ModelSpec",
     "ParityError",
     "Prediction",
+    "Recording",
+    "ReplayError",
     "Session",
     "Source",
     "TrainingError",
@@ -106,13 +118,18 @@ __all__ = [
     "load_model",
     "next_click",
     "open_engine",
+    "open_scan",
     "predict",
     "read_clicks",
     "read_label",
+    "read_recording",
     "read_volume",
+    "record",
+    "replay",
     "write_clicks",
     "write_mask",
     "write_preview",
+    "write_recording",
     "write_volume",
 ]
 

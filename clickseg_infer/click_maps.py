@@ -39,7 +39,13 @@ def draw_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]
         radius: in voxels; a radius of 0 marks the centre alone.
         out: (z, y, x) float32, overwritten.
     """
-    _disks(centres, radius, out)
+    out.fill(0)
+    add_disks(centres, radius, out)
+
+
+def add_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]) -> None:
+    """Draw balls as `draw_disks` does, onto what `out` holds: only their own voxels are visited."""
+    _add_disks(centres, radius, out)
 
 
 def geodesic_proximity(
@@ -60,19 +66,13 @@ def geodesic_proximity(
     if len(seeds) == 0:
         out[:] = 0
         return
-    cells = _cells(ct)
-    distance = np.full(np.add(cells.shape, 2), np.inf, np.float32)
+    cells = _padded_cells(ct)
+    distance = np.full(cells.shape, np.inf, np.float32)
     distance[tuple((seeds + 1).T)] = 0
-    padded = np.pad(cells, 1)
-    # Each array once in each axis order, because a sweep needs its planes contiguous.
-    orders = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
-    views = [np.ascontiguousarray(padded.transpose(order)) for order in orders]
-    for _ in range(_ROUNDS):
-        for order, view in zip(orders, views, strict=True):
-            turned = np.ascontiguousarray(distance.transpose(order))
-            _sweep(turned, view, np.float32(_PATH_COST), np.float32(_EDGE_COST))
-            distance = turned.transpose(np.argsort(order))
-    _spread(np.exp(-distance[1:-1, 1:-1, 1:-1]), out)
+    _relax(distance, cells, _ROUNDS, np.float32(_PATH_COST), np.float32(_EDGE_COST))
+    np.negative(distance, out=distance)
+    np.exp(distance, out=distance)
+    _spread(distance, out)
 
 
 def intensity_difference(
@@ -97,16 +97,16 @@ def _inside(centres: NDArray[np.int64], shape: Any) -> NDArray[np.int64]:
     return centres[((centres >= 0) & (centres < np.array(shape))).all(axis=1)]
 
 
-def _cells(ct: NDArray[np.float32]) -> NDArray[np.float32]:
-    z, y, x = (n // CELL for n in ct.shape)
-    cells = np.empty((z, y, x), np.float32)
+def _padded_cells(ct: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of each cell, within one layer of zeros."""
+    z, y, x = (n // CELL + 2 for n in ct.shape)
+    cells = np.zeros((z, y, x), np.float32)
     _mean_cells(ct, cells)
     return cells
 
 
 @njit(cache=True, nogil=True)
-def _disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    out[:] = 0
+def _add_disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = out.shape
     limit = radius * radius
     for n in range(len(centres)):
@@ -121,61 +121,93 @@ def _disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no c
 @njit(cache=True, nogil=True)
 def _mean_cells(ct, cells):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = cells.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
+    for z in range(nz - 2):
+        for y in range(ny - 2):
+            for x in range(nx - 2):
                 total = np.float32(0)
                 for dz in range(2):
                     for dy in range(2):
                         total += ct[2 * z + dz, 2 * y + dy, 2 * x]
                         total += ct[2 * z + dz, 2 * y + dy, 2 * x + 1]
-                cells[z, y, x] = total * np.float32(0.125)
+                cells[z + 1, y + 1, x + 1] = total * np.float32(0.125)
+
+
+@njit(cache=True, nogil=True)
+def _relax(distance, ct, rounds, path, edge):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Sweep along z, y and x in turn; the arrays are turned so that the swept axis comes first."""
+    nz, ny, nx = ct.shape
+    shape_y, shape_x = (ny, nx, nz), (nx, nz, ny)
+    distance_y, distance_x = np.empty(shape_y, np.float32), np.empty(shape_x, np.float32)
+    ct_y, ct_x = np.empty(shape_y, np.float32), np.empty(shape_x, np.float32)
+    _turn(ct, ct_y)
+    _turn(ct_y, ct_x)
+    for _ in range(rounds):
+        _sweep(distance, ct, path, edge)
+        _turn(distance, distance_y)
+        _sweep(distance_y, ct_y, path, edge)
+        _turn(distance_y, distance_x)
+        _sweep(distance_x, ct_x, path, edge)
+        _turn(distance_x, distance)
+
+
+@njit(cache=True, nogil=True)
+def _turn(source, target):  # type: ignore[no-untyped-def] # pragma: no cover
+    first, second, third = source.shape
+    for b in range(second):
+        for a in range(first):
+            for c in range(third):
+                target[b, c, a] = source[a, b, c]
 
 
 @njit(cache=True, nogil=True)
 def _sweep(distance, ct, path, edge):  # type: ignore[no-untyped-def] # pragma: no cover
     """Relax every plane from the one before it, forwards and then backwards."""
     planes, rows, width = distance.shape
-    straight, side, corner = path, path * np.float32(1.4142135), path * np.float32(1.7320508)
+    side, corner = path * np.float32(1.4142135), path * np.float32(1.7320508)
     for direction in range(2):
         for n in range(1, planes - 1):
             p = n if direction == 0 else planes - 1 - n
             q = p - 1 if direction == 0 else p + 1
             for y in range(1, rows - 1):
-                for dy in range(-1, 2):
-                    ahead = side if dy != 0 else straight
-                    slant = corner if dy != 0 else side
-                    from_distance, from_ct = distance[q, y + dy], ct[q, y + dy]
-                    row, own = distance[p, y], ct[p, y]
-                    for x in range(1, width - 1):
-                        value = own[x]
-                        a = from_distance[x - 1] + slant + edge * abs(value - from_ct[x - 1])
-                        b = from_distance[x] + ahead + edge * abs(value - from_ct[x])
-                        c = from_distance[x + 1] + slant + edge * abs(value - from_ct[x + 1])
-                        best = row[x]
-                        best = a if a < best else best
-                        best = b if b < best else best
-                        best = c if c < best else best
-                        row[x] = best
+                row, own = distance[p, y], ct[p, y]
+                above, level, below = distance[q, y - 1], distance[q, y], distance[q, y + 1]
+                ct_above, ct_level, ct_below = ct[q, y - 1], ct[q, y], ct[q, y + 1]
+                for x in range(1, width - 1):
+                    v, best = own[x], row[x]
+                    best = min(above[x - 1] + corner + edge * abs(v - ct_above[x - 1]), best)
+                    best = min(above[x] + side + edge * abs(v - ct_above[x]), best)
+                    best = min(above[x + 1] + corner + edge * abs(v - ct_above[x + 1]), best)
+                    best = min(level[x - 1] + side + edge * abs(v - ct_level[x - 1]), best)
+                    best = min(level[x] + path + edge * abs(v - ct_level[x]), best)
+                    best = min(level[x + 1] + side + edge * abs(v - ct_level[x + 1]), best)
+                    best = min(below[x - 1] + corner + edge * abs(v - ct_below[x - 1]), best)
+                    best = min(below[x] + side + edge * abs(v - ct_below[x]), best)
+                    best = min(below[x + 1] + corner + edge * abs(v - ct_below[x + 1]), best)
+                    row[x] = best
 
 
 @njit(cache=True, nogil=True)
 def _spread(cells, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    nz, ny, nx = out.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                out[z, y, x] = cells[z // 2, y // 2, x // 2]
+    """Each padded cell's value to its voxels."""
+    nz, ny, nx = cells.shape
+    for z in range(nz - 2):
+        for y in range(ny - 2):
+            first = out[2 * z, 2 * y]
+            for x in range(nx - 2):
+                first[2 * x] = first[2 * x + 1] = cells[z + 1, y + 1, x + 1]
+            out[2 * z, 2 * y + 1] = first
+            out[2 * z + 1, 2 * y] = first
+            out[2 * z + 1, 2 * y + 1] = first
 
 
 @njit(cache=True, nogil=True)
 def _least_difference(ct, means, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Row by row, one mean after the other, so that the inner loop runs along contiguous voxels."""
     nz, ny, nx = out.shape
     for z in range(nz):
         for y in range(ny):
-            for x in range(nx):
-                best = np.float32(2)
-                for n in range(len(means)):
-                    difference = abs(ct[z, y, x] - means[n])
-                    best = difference if difference < best else best
-                out[z, y, x] = best
+            values, least = ct[z, y], out[z, y]
+            least[:] = np.float32(2)
+            for n in range(len(means)):
+                for x in range(nx):
+                    least[x] = min(least[x], abs(values[x] - means[n]))

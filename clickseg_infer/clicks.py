@@ -124,7 +124,12 @@ def write_clicks(path: PathLike, clicks: Sequence[Click], volume: Volume) -> Non
     Raises:
         FileError: the file cannot be written; nothing is left behind.
     """
-    content = {
+    write_whole(Path(path), (json.dumps(click_content(clicks, volume), indent=1) + "\n").encode())
+
+
+def click_content(clicks: Sequence[Click], volume: Volume) -> dict[str, Any]:
+    """What a click file says of the clicks, as plain values."""
+    return {
         "schema": SCHEMA,
         "space": "ijk",
         "clicks": [
@@ -132,7 +137,6 @@ def write_clicks(path: PathLike, clicks: Sequence[Click], volume: Volume) -> Non
             for click in clicks
         ],
     }
-    write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _parse(content: Any, path: Path, volume: Volume) -> Iterable[Click]:

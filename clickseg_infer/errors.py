@@ -9,6 +9,7 @@
     ├── DatasetError (ValueError)   a training or evaluation folder that is incomplete
     ├── ConfigError (ValueError)    a training configuration with unknown or impossible values
     ├── CheckpointError (ValueError)  a checkpoint that is not ours or does not fit
+    ├── ReplayError (RuntimeError)  a replay that does not lead to what was recorded
     ├── TrainingError (RuntimeError)  a training run that diverged
     └── ParityError (RuntimeError)  an export whose outputs differ from the network's
 
@@ -51,6 +52,10 @@ class ConfigError(ClicksegError, ValueError):
 
 class CheckpointError(ClicksegError, ValueError):
     """A checkpoint is not ours, damaged, or does not fit the configuration."""
+
+
+class ReplayError(ClicksegError, RuntimeError):
+    """A replay does not lead, or cannot lead, to the masks that were recorded."""
 
 
 class TrainingError(ClicksegError, RuntimeError):

@@ -17,10 +17,17 @@ _SPEC, _DIGEST = "clickseg.spec", "clickseg.sha256"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A spec and an engine that is ready; a context manager that closes it."""
+    """A spec and an engine that is ready; a context manager that closes it.
+
+    Attributes:
+        spec: what the model file says of itself.
+        engine: what runs it.
+        sha256: of the model file, in hexadecimal; empty for a model that is not from a file.
+    """
 
     spec: ModelSpec
     engine: Engine
+    sha256: str = ""
 
     def __enter__(self) -> "Model":
         return self
@@ -54,7 +61,8 @@ def load_model(
         EngineError: the engine is not there or cannot run it.
     """
     spec, content = read_model_file(DEFAULT_MODEL if path is None else path)
-    return Model(spec, open_engine(content, spec.patch_size, engine, precision))
+    opened = open_engine(content, spec.patch_size, engine, precision)
+    return Model(spec, opened, hashlib.sha256(content).hexdigest())
 
 
 def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:

@@ -1,5 +1,6 @@
 """One patch of a volume, the clicks and the previous mask become the network's input."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ def fill_click_channels(
         out: (C, z, y, x) float32; channels after the CT ones are overwritten.
     """
     windows = len(spec.hu_windows)
-    ct = out[0] if windows == 1 else out[:windows].mean(axis=0)
+    ct = out[0] if windows == 1 else functools.reduce(np.add, out[:windows]) / np.float32(windows)
     on, beside = centres_of(positive), centres_of(negative)
     for channel, target in zip(spec.channels[windows:], out[windows:], strict=True):
         match channel:

@@ -44,8 +44,8 @@ def focus(centre: Sequence[float], shape: Index, patch: Index) -> Index:
 
 def grow(
     start: Index, inside: NDArray[np.bool_], shape: Index, patch: Index, overlap: float
-) -> list[Index]:
-    """First voxels of the neighbours that an object reaches.
+) -> list[tuple[Index, int]]:
+    """The neighbours that an object reaches.
 
     Args:
         start: first voxel (z, y, x) of a patch that ran.
@@ -55,7 +55,8 @@ def grow(
         overlap: fraction of a patch shared with its neighbour.
 
     Returns:
-        A neighbour for each face of the patch that the object touches, unless the grid ends there.
+        For each face of the patch that the object touches, unless the grid ends there: the first
+        voxel of the neighbour, and how many voxels of the face the object touches.
     """
     neighbours = []
     for axis in range(3):
@@ -66,7 +67,8 @@ def grow(
         faces = ((0, max(start[axis] - step, 0)), (-1, min(start[axis] + step, last)))
         for face, moved in faces:
             ahead = moved < start[axis] if face == 0 else moved > start[axis]
-            if ahead and inside.take(face, axis=axis).any():
+            touched = int(np.count_nonzero(inside.take(face, axis=axis))) if ahead else 0
+            if touched:
                 z, y, x = (moved if a == axis else start[a] for a in range(3))
-                neighbours.append((z, y, x))
+                neighbours.append(((z, y, x), touched))
     return neighbours

@@ -10,28 +10,20 @@ at the spacing at which the object just fits; later clicks look once, at that sp
 click only adds to the mask and a negative one only takes away.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from clickseg_infer.clicks import Click, Clicks, check_clicks
+from clickseg_infer.boxes import box_at, hull, union
+from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.look import Run, look, sweep
+from clickseg_infer.look import Look, Run, look, sweep
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import (
-    Prediction,
-    bounds_of,
-    common,
-    hull,
-    joined,
-    origin_of,
-    slices_of,
-    union,
-)
+from clickseg_infer.prediction import Prediction, joined, reduced
 from clickseg_infer.resample import Box
 from clickseg_infer.volume import Spacing, Volume
+from clickseg_infer.workspace import Workspace
 
 _MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
@@ -42,80 +34,94 @@ def predict(
     clicks: Sequence[Click],
     previous: Prediction | None = None,
     *,
+    budget_ms: float | None = None,
     whole_volume: bool = False,
+    workspace: Workspace | None = None,
 ) -> Prediction:
     """Segment the object that was clicked.
 
-    Pure and deterministic: nothing is remembered, and the same arguments give the same bits.
+    Pure and deterministic: nothing is remembered but in the workspace, which changes no answer, and
+    the same arguments give the same bits. Only a budget lets the clock decide; an answer that it
+    cut short says so, and no answer continues such a one.
 
     Args:
         model: the network and its spec.
         volume: the scan. Not modified.
         clicks: all clicks so far, in order, at least one of them positive.
-        previous: the answer to the first clicks of this list, to save computing it again.
+        previous: the answer to the first clicks of this list, to save computing it again; or, from
+            `from_mask`, a mask to begin with, and no click needs to be positive.
+        budget_ms: once so many milliseconds have passed, the latest click's answer is the best so
+            far. At least one patch is run, and earlier clicks are answered in full before that.
         whole_volume: sweep the whole volume once after the last click, instead of only the
             patches that the object reaches.
+        workspace: of earlier answers on this volume, to save computing parts of them again.
 
     Raises:
-        ClickError: no positive click, one outside the volume, contradictory ones, or a previous
-            answer that this one does not continue.
+        ClickError: no positive click, one outside the volume, contradictory ones, a budget that
+            is not positive, or a previous answer that this one does not continue.
         VolumeError: the volume is too large to be swept.
         EngineError: the engine failed.
     """
-    clicks = tuple(clicks)
-    check_clicks(clicks, volume)
-    answer = previous if previous is not None else Prediction((), volume.shape)
+    clicks, began = tuple(clicks), time.perf_counter()
+    if budget_ms is not None and not budget_ms > 0:
+        raise ClickError(f"a budget must be positive milliseconds, not {budget_ms}")
+    answer = Prediction((), volume.shape) if previous is None else previous
+    nothing = answer.box is None and not answer.clicks
+    (check_clicks if nothing else check_places)(clicks, volume)
     known = len(answer.clicks)
-    if answer.clicks != clicks[:known] or answer.shape != volume.shape or answer.swept:
-        raise ClickError("the previous answer is to other clicks, of another volume, or was swept")
-    run = Run(model, volume)
-    before = answer
+    continued = answer.clicks == clicks[:known] and answer.shape == volume.shape
+    if not continued or answer.swept or not answer.final:
+        raise ClickError(
+            "the previous answer is to other clicks, of another volume, swept, or not final"
+        )
+    run = Run(model, volume, workspace or Workspace())
     for count in range(known + 1, len(clicks) + 1):
-        before = answer
+        if budget_ms is not None and count == len(clicks):
+            run.stop_at(began + budget_ms / 1e3)
+        run.workspace.begin()
         answer = _answer(run, clicks[:count], answer)
     if whole_volume:
-        answer = sweep(run, clicks, answer)
-    changed = _changed(before, answer)
-    return replace(
-        answer, changed=changed, patches=run.patches, ms=run.watch.ms, swept=whole_volume
-    )
+        answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
+    return replace(answer, patches=run.patches, ms=run.watch.ms, final=run.final)
 
 
 def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """The answer to one more click."""
-    if known.box is None and not clicks[-1].positive:
-        return replace(known, clicks=clicks)  # there is nothing to take away
-    latest = clicks[-1].zyx
+    latest = clicks[-1]
+    known = replace(known, clicks=clicks)
     if known.box is None:
-        return replace(_first_answer(run, clicks, known), clicks=clicks)
-    found = _fitting_look(run, clicks, known, hull(known.box, _voxel_box(latest)), latest)
-    combine = joined if clicks[-1].positive else common
-    return replace(combine(known, found), clicks=clicks)
+        # With nothing there, a negative click has nothing to take away.
+        return joined(known, _first_look(run, clicks, known)) if latest.positive else known
+    seen = _fitting_look(run, clicks, known, hull(known.box, box_at(latest.zyx)))
+    with run.watch.stage("back"):
+        if latest.positive:
+            return joined(known, seen.found)
+        return reduced(known, seen.found, seen.boxes)
 
 
-def _first_answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
+def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """Look wide for the object's size, then closer without regard to what was seen.
 
     The wide look's mask is rough, and the network would take it for an answer to be kept.
     """
     wide, latest = run.model.spec.overview_spacing_mm, clicks[-1].zyx
-    rough = look(run, clicks, known, wide, latest)
-    seen = union(rough.box, _voxel_box(latest))
+    rough = look(run, clicks, known, wide, latest).found
+    seen = union(rough.box, box_at(latest))
     assert seen is not None
-    if _fitting_spacing(run, seen) == wide:
+    if fitting_spacing(run, seen) == wide or run.out_of_time():
         return rough
-    found = _fitting_look(run, clicks, known, seen, latest)
+    found = _fitting_look(run, clicks, known, seen).found
     return rough if found.box is None else found
 
 
-def _fitting_look(
-    run: Run, clicks: Clicks, known: Prediction, seen: Box, latest: Index
-) -> Prediction:
-    spacing = _fitting_spacing(run, seen)
-    return look(run, clicks, known, spacing, _centre(run, seen, spacing, latest))
+def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Look:
+    """Look at the spacing at which what was seen just fits."""
+    spacing, latest = fitting_spacing(run, seen), clicks[-1]
+    wanted = None if latest.positive else known.box
+    return look(run, clicks, known, spacing, fitting_centre(run, seen, spacing, latest.zyx), wanted)
 
 
-def _fitting_spacing(run: Run, box: Box) -> Spacing:
+def fitting_spacing(run: Run, box: Box) -> Spacing:
     """The finest spacing of the model's at which one patch holds the box with a margin."""
     spec = run.model.spec
     zooms = [
@@ -131,7 +137,7 @@ def _fitting_spacing(run: Run, box: Box) -> Spacing:
     return z, y, x
 
 
-def _centre(run: Run, box: Box, spacing_mm: Spacing, click: Index) -> list[float]:
+def fitting_centre(run: Run, box: Box, spacing_mm: Spacing, click: Index) -> list[float]:
     """The middle of the box; along an axis that is too long for a patch, the click."""
     return [
         (low + high - 1) / 2 if (high - low) * own <= size * spacing else float(position)
@@ -144,21 +150,3 @@ def _centre(run: Run, box: Box, spacing_mm: Spacing, click: Index) -> list[float
             strict=True,
         )
     ]
-
-
-def _changed(before: Prediction, after: Prediction) -> Box | None:
-    """The smallest box that holds every voxel in which two answers differ."""
-    whole = union(before.box, after.box)
-    if whole is None:
-        return None
-    begin = origin_of(whole)
-    difference = np.zeros([high - low for low, high in whole], np.uint8)
-    for answer in (before, after):
-        if answer.box is not None:
-            difference[slices_of(answer.box, begin)] ^= answer.crop
-    return bounds_of(difference, begin)
-
-
-def _voxel_box(zyx: Index) -> Box:
-    z, y, x = ((p, p + 1) for p in zyx)
-    return z, y, x

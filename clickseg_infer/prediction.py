@@ -1,16 +1,27 @@
 """An answer: the mask after some clicks, stored as the box that it fills."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
+from clickseg_infer.boxes import (
+    bounds_of,
+    origin_of,
+    overlap,
+    shape_of,
+    slices_of,
+    union,
+)
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.file_grid import Index
 from clickseg_infer.resample import Box
 
-Slices = tuple[slice, slice, slice]
+
+def _nothing() -> NDArray[np.uint8]:
+    return np.zeros((0, 0, 0), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,20 +32,20 @@ class Prediction:
         clicks: that led to this mask, in order.
         shape: the volume's shape (z, y, x).
         box: the smallest box that holds the mask, or None for an empty mask.
-        crop: (z, y, x) uint8, 0 or 1: the mask within `box`.
-        changed: the box within which the latest click changed the mask, or None.
+        crop: (z, y, x) uint8, 0 or 1: the mask within `box`. Not to be modified.
         patches: how many patches the network ran since the answer this one continues.
         ms: milliseconds by stage since then.
+        final: False where a budget ended before the latest click was answered in full.
         swept: whether the whole volume was swept; no answer continues such a one.
     """
 
     clicks: Clicks
     shape: Index
     box: Box | None = None
-    crop: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
-    changed: Box | None = None
+    crop: NDArray[np.uint8] = field(default_factory=_nothing)
     patches: int = 0
     ms: dict[str, float] = field(default_factory=dict)
+    final: bool = True
     swept: bool = False
 
     @property
@@ -50,74 +61,95 @@ class Prediction:
         """How many voxels the mask has."""
         return int(np.count_nonzero(self.crop))
 
-
-def slices_of(box: Box, origin: Index = (0, 0, 0)) -> Slices:
-    """Slices that cut `box` out of an array that begins at `origin`."""
-    z, y, x = (slice(low - o, high - o) for (low, high), o in zip(box, origin, strict=True))
-    return z, y, x
-
-
-def origin_of(box: Box) -> Index:
-    """The first voxel of a box."""
-    return box[0][0], box[1][0], box[2][0]
+    def within(self, box: Box) -> NDArray[np.uint8]:
+        """The part of the mask that lies in `box`: (z, y, x) uint8, newly made."""
+        part = np.zeros(shape_of(box), np.uint8)
+        shared = None if self.box is None else overlap(box, self.box)
+        if self.box is not None and shared is not None:
+            ours = self.crop[slices_of(shared, origin_of(self.box))]
+            part[slices_of(shared, origin_of(box))] = ours
+        return part
 
 
-def bounds_of(array: NDArray[Any], origin: Index = (0, 0, 0)) -> Box | None:
-    """The smallest box that holds what is nonzero in an array that begins at `origin`."""
-    bounds = []
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(array.any(axis=others))
-        if len(hit) == 0:
-            return None
-        bounds.append((int(hit[0]) + origin[axis], int(hit[-1]) + 1 + origin[axis]))
-    return bounds[0], bounds[1], bounds[2]
+def from_mask(mask: NDArray[Any]) -> Prediction:
+    """The answer to no clicks that a mask (z, y, x) stands for; nonzero is the object."""
+    filled = (mask != 0).view(np.uint8)
+    return _tight(Prediction((), filled.shape), filled, (0, 0, 0))
 
 
-def union(a: Box | None, b: Box | None) -> Box | None:
-    """The smallest box that holds both; None is empty."""
-    if a is None or b is None:
-        return b if a is None else a
-    return hull(a, b)
+def joined(known: Prediction, found: Prediction) -> Prediction:
+    """The first answer and all that is in the second."""
+    box = union(known.box, found.box)
+    if box is None or found.box is None:
+        return known
+    mask = known.within(box)
+    mask[slices_of(found.box, origin_of(box))] |= found.crop
+    return replace(known, box=box, crop=mask)
 
 
-def hull(a: Box, b: Box) -> Box:
-    """The smallest box that holds two boxes."""
-    z, y, x = (
-        (min(low, other_low), max(high, other_high))
-        for (low, high), (other_low, other_high) in zip(a, b, strict=True)
-    )
-    return z, y, x
+def reduced(known: Prediction, found: Prediction, looked: list[Box]) -> Prediction:
+    """The first answer without what the second does not have within the boxes that it looked at."""
+    if known.box is None:
+        return known
+    mask, begin = known.crop.copy(), origin_of(known.box)
+    for box in looked:
+        shared = overlap(box, known.box)
+        if shared is not None:
+            mask[slices_of(shared, begin)] &= found.within(shared)
+    return _tight(known, mask, begin)
 
 
-def joined(before: Prediction, after: Prediction) -> Prediction:
-    """What is in either of two answers on one volume, with the clicks of the second."""
-    box = union(before.box, after.box)
-    return _combined(before, after, box, np.bitwise_or)
+def difference(before: Prediction, after: Prediction) -> Box | None:
+    """The smallest box that holds every voxel in which two answers differ."""
+    whole = union(before.box, after.box)
+    if whole is None:
+        return None
+    changed = before.within(whole)
+    if after.box is not None:
+        changed[slices_of(after.box, origin_of(whole))] ^= after.crop
+    return bounds_of(changed, origin_of(whole))
 
 
-def common(before: Prediction, after: Prediction) -> Prediction:
-    """What is in both of two answers on one volume, with the clicks of the second."""
-    box = None if after.box is None else before.box
-    return _combined(before, after, box, np.bitwise_and)
+def cut(mask: NDArray[np.uint8], box: Box, shape: Index) -> Prediction:
+    """The answer to no clicks of which `mask` (z, y, x) uint8 fills `box`, or a part of it."""
+    return _tight(Prediction((), shape), mask, origin_of(box))
 
 
-def _combined(before: Prediction, after: Prediction, box: Box | None, operation: Any) -> Prediction:
-    """One answer of two, within a box that holds everything it can have."""
-    if box is None:
-        return Prediction(after.clicks, after.shape)
-    mask = operation(_within(before, box), _within(after, box))
-    bounds = bounds_of(mask, origin_of(box))
-    if bounds is None:
-        return Prediction(after.clicks, after.shape)
-    crop = np.ascontiguousarray(mask[slices_of(bounds, origin_of(box))])
-    return Prediction(after.clicks, after.shape, bounds, crop)
+def _tight(answer: Prediction, mask: NDArray[np.uint8], begin: Index) -> Prediction:
+    """The answer with another mask, one that begins at `begin`."""
+    box = bounds_of(mask, begin)
+    crop = _nothing() if box is None else np.ascontiguousarray(mask[slices_of(box, begin)])
+    return replace(answer, box=box, crop=crop)
 
 
-def _within(answer: Prediction, box: Box) -> NDArray[np.uint8]:
-    """The part of a mask that lies in `box`."""
-    whole = hull(box, answer.box) if answer.box is not None else box
-    mask = np.zeros([high - low for low, high in whole], np.uint8)
-    if answer.box is not None:
-        mask[slices_of(answer.box, origin_of(whole))] = answer.crop
-    return mask[slices_of(box, origin_of(whole))]
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A prediction that takes some thousandths of its memory."""
+
+    bare: Prediction
+    bits: bytes
+
+    @property
+    def clicks(self) -> Clicks:
+        """The prediction's clicks."""
+        return self.bare.clicks
+
+    @property
+    def final(self) -> bool:
+        """Whether the prediction is final."""
+        return self.bare.final
+
+    def unpack(self) -> Prediction:
+        """The prediction, equal bit for bit."""
+        if self.bare.box is None:
+            return self.bare
+        shape = shape_of(self.bare.box)
+        bits = np.frombuffer(isal_zlib.decompress(self.bits), np.uint8)
+        crop = np.unpackbits(bits, count=int(np.prod(shape))).reshape(shape)
+        return replace(self.bare, crop=crop)
+
+
+def pack(answer: Prediction) -> Packed:
+    """A small copy of an answer, for a long history."""
+    bits = isal_zlib.compress(np.packbits(answer.crop), level=1)
+    return Packed(replace(answer, crop=_nothing()), bits)

@@ -8,9 +8,9 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.boxes import bounds_of, slices_of
 from clickseg_infer.clicks import Click
 from clickseg_infer.file_grid import Index
-from clickseg_infer.prediction import bounds_of, slices_of
 from clickseg_infer.volume import Spacing
 
 

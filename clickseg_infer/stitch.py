@@ -15,22 +15,19 @@ _LEAST_WEIGHT = 1e-3
 UNCOVERED = -1e4
 """The logit of what no patch covers: certainly outside, yet finite, so that it interpolates."""
 
+Weights = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], np.float32]
+"""A bell along z, y and x, and the least weight: a voxel's is the bells' product, or that least."""
+
 
 @functools.lru_cache(maxsize=8)
-def gaussian_weights(patch: Index) -> NDArray[np.float32]:
-    """The weight of each voxel (z, y, x) of a patch: 1 near its centre, at least 0.001.
+def gaussian_weights(patch: Index) -> Weights:
+    """What the voxels of a patch weigh: 1 near its centre, at least 0.001.
 
     The importance map of MONAI's `sliding_window_inference` (mode "gaussian", sigma_scale 0.125).
     """
-    axes = []
-    for size in patch:
-        offset = np.arange(size) - (size - 1) / 2
-        axes.append(np.exp(-0.5 * (offset / (_SIGMA * size)) ** 2).astype(np.float32))
-    weights = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    least = max(float(weights.min()), _LEAST_WEIGHT)
-    raised: NDArray[np.float32] = np.maximum(weights, least).astype(np.float32)
-    raised.flags.writeable = False
-    return raised
+    offsets = [(np.arange(size) - (size - 1) / 2) / (_SIGMA * size) for size in patch]
+    z, y, x = (np.exp(-0.5 * offset**2).astype(np.float32) for offset in offsets)
+    return z, y, x, np.float32(max(float(z[0] * y[0] * x[0]), _LEAST_WEIGHT))
 
 
 def blend(
@@ -40,6 +37,7 @@ def blend(
 
     Each voxel is the Gaussian-weighted mean of the patches that contain it, so a constant
     prediction stays constant everywhere, borders included. What no patch covers is UNCOVERED.
+    The block that is returned is all the memory that it takes.
 
     Args:
         logits: P arrays (z, y, x) float32, all of one size, consumed one by one. Not modified.
@@ -50,31 +48,57 @@ def blend(
     Returns:
         (z, y, x) float32 of `shape`.
     """
-    total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for patch, start in zip(logits, starts, strict=True):
-        z, y, x = (s - o for s, o in zip(start, origin, strict=True))
-        size = (patch.shape[0], patch.shape[1], patch.shape[2])
-        _accumulate(patch, gaussian_weights(size), z, y, x, total, weight)
-    _normalise(total, weight)
-    return total
+    if len(starts) == 0:
+        return np.full(shape, UNCOVERED, np.float32)
+    places = np.array(starts, np.int64) - np.array(origin, np.int64)
+    block = np.zeros(shape, np.float32)
+    for patch, place in zip(logits, places, strict=True):
+        if len(starts) == 1 and patch.shape == shape and not place.any():
+            return patch.copy()
+        weights = gaussian_weights(patch.shape)
+        _add(patch, place, *weights, block)
+    _normalise(block, places, *weights)
+    return block
 
 
 @njit(cache=True, nogil=True)
-def _accumulate(patch, weights, z0, y0, x0, total, weight):  # type: ignore[no-untyped-def] # pragma: no cover
-    nz, ny, nx = total.shape
-    for z in range(max(0, -z0), min(patch.shape[0], nz - z0)):
-        for y in range(max(0, -y0), min(patch.shape[1], ny - y0)):
-            for x in range(max(0, -x0), min(patch.shape[2], nx - x0)):
-                w = weights[z, y, x]
-                total[z0 + z, y0 + y, x0 + x] += w * patch[z, y, x]
-                weight[z0 + z, y0 + y, x0 + x] += w
+def _add(patch, place, wz, wy, wx, least, block):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Add a patch, weighted, where it lies in the block."""
+    nz, ny, nx = block.shape
+    z0, y0, x0 = place
+    first, last = _within(x0, len(wx), nx)
+    bell = wx[first:last]
+    for z in range(*_within(z0, len(wz), nz)):
+        for y in range(*_within(y0, len(wy), ny)):
+            height = wz[z] * wy[y]
+            row, total = patch[z, y, first:last], block[z0 + z, y0 + y, x0 + first : x0 + last]
+            for x in range(len(bell)):
+                total[x] += max(height * bell[x], least) * row[x]
 
 
 @njit(cache=True, nogil=True)
-def _normalise(total, weight):  # type: ignore[no-untyped-def] # pragma: no cover
-    nz, ny, nx = total.shape
+def _normalise(block, places, wz, wy, wx, least):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Divide by the patches' weights, which are added up again, for one row at a time."""
+    nz, ny, nx = block.shape
+    weights = np.empty(nx, np.float32)
     for z in range(nz):
+        level = places[(places[:, 0] <= z) & (z < places[:, 0] + len(wz))]
         for y in range(ny):
+            weights[:] = 0
+            for z0, y0, x0 in level:
+                if y0 <= y < y0 + len(wy):
+                    first, last = _within(x0, len(wx), nx)
+                    bell, total = wx[first:last], weights[x0 + first : x0 + last]
+                    height = wz[z - z0] * wy[y - y0]
+                    for x in range(len(bell)):
+                        total[x] += max(height * bell[x], least)
+            row = block[z, y]
             for x in range(nx):
-                w = weight[z, y, x]
-                total[z, y, x] = total[z, y, x] / w if w > 0 else UNCOVERED
+                row[x] = row[x] / weights[x] if weights[x] > 0 else UNCOVERED
+
+
+@njit(cache=True, nogil=True)
+def _within(start, size, length):  # type: ignore[no-untyped-def] # pragma: no cover
+    """The part of a patch, along one axis, that lies in the block; it may be empty."""
+    first = max(0, -start)
+    return first, max(first, min(size, length - start))

@@ -97,7 +97,7 @@ def _as_hounsfield(voxels: NDArray[Any]) -> NDArray[Any]:
             raise VolumeError("voxel values are beyond the range of float32")
         return voxels.astype(np.float32, copy=False)
     limits = np.iinfo(np.int16)
-    exact = voxels.dtype.itemsize == 1 or (
+    exact = np.can_cast(voxels.dtype, np.int16) or (
         voxels.min() >= limits.min and voxels.max() <= limits.max
     )
     return voxels.astype(np.int16 if exact else np.float32, copy=False)

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.boxes import bounds_of, slices_of
 from clickseg_infer.clicks import Click
 from clickseg_infer.errors import DatasetError, FileError, VolumeError
 from clickseg_infer.metrics import dice
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import bounds_of, slices_of
 from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
 from clickseg_train.surface_dice import surface_dice

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.boxes import bounds_of, slices_of, union
 from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.errors import DatasetError
 from clickseg_infer.metrics import clicks_to, dice
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import bounds_of, slices_of, union
 from clickseg_infer.session import Session
 from clickseg_infer.simulate import deepest_click, next_click
 from clickseg_infer.volume import Spacing, Volume

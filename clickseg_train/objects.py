@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.boxes import slices_of
 from clickseg_infer.file_grid import Index
 from clickseg_infer.patches import focus
-from clickseg_infer.prediction import slices_of
 from clickseg_infer.resample import NetworkGrid, mask_to_network, network_grid, to_network
 from clickseg_infer.volume import Volume
 from clickseg_train.cases import LabelledObject, LoadedCase
@@ -26,7 +26,7 @@ KINDS = ("labels", "regions", "supervoxels", "pasted")
 _LEAST_VOXELS = 30
 _LARGEST_SHARE = 0.4  # of the patch, for a pseudo-object
 _FILLS = (0.6, 1.1)  # a fitted object's longest side, as a fraction of the patch's
-_JITTER = (0.85, 1.2)  # by which a spacing may miss the runtime's
+_JITTER = (0.8, 1.5)  # by which a spacing may miss one that just fits
 
 
 @dataclass(frozen=True, eq=False)

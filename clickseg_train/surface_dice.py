@@ -8,7 +8,7 @@ import torch
 from monai.metrics import compute_surface_dice
 from numpy.typing import NDArray
 
-from clickseg_infer.prediction import bounds_of, slices_of
+from clickseg_infer.boxes import bounds_of, slices_of
 from clickseg_infer.volume import Spacing
 
 TOLERANCE_MM = 2.0

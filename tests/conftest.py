@@ -1,5 +1,6 @@
 """What several tests share: small volumes, a stand-in network, a run that was really trained."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,14 @@ from stand_ins import TINY_TOML, bright, make_ball, make_spec, write_dataset_jso
 import clickseg_infer as cs
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled models that tests leave lie where pytest's files do, never in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLICKSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import typer
 
+from clickseg_cli.bench import bench
 from clickseg_cli.evaluate import evaluate
 from clickseg_cli.export import export
 from clickseg_cli.info import info
 from clickseg_cli.phantom import phantom
+from clickseg_cli.replay import replay
 from clickseg_cli.segment import segment
 from clickseg_cli.train import train
 from clickseg_infer.errors import ClicksegError
@@ -19,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, train, export, evaluate, phantom, info):
+for command in (segment, replay, bench, train, export, evaluate, phantom, info):
     app.command()(command)
 
 

@@ -32,6 +32,12 @@ def segment(
     whole_volume: Annotated[
         bool, typer.Option("--whole-volume", help="Sweep the whole volume after the last click.")
     ] = False,
+    mask: Annotated[
+        Path | None, typer.Option(help="A mask to begin with, to be corrected by the clicks.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Also write clicks and mask hashes, for `clickseg replay`.")
+    ] = None,
     preview: Annotated[Path | None, typer.Option(help="Also write a picture, .png.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -44,33 +50,51 @@ def segment(
     import sys
 
     from clickseg_infer.atomic_write import check_writable
-    from clickseg_infer.clicks import parse_voxel, read_clicks
-    from clickseg_infer.files import check_nifti_name, read_volume, write_mask
-    from clickseg_infer.model import load_model
-    from clickseg_infer.predicting import predict
-    from clickseg_infer.preview import check_preview_name, write_preview
+    from clickseg_infer.clicks import check_clicks, parse_voxel, read_clicks
+    from clickseg_infer.errors import ClickError
+    from clickseg_infer.files import check_nifti_name, read_label, write_mask
+    from clickseg_infer.start import open_scan
     from clickseg_infer.stopwatch import Stopwatch
 
     check_nifti_name(out)
-    check_writable(out, image, model, *(clicks or ()))
+    inputs = (image, model, mask, *(clicks or ()))
+    check_writable(out, *inputs)
+    if record is not None:
+        check_writable(record, *inputs, out)
+        if whole_volume:
+            raise ClickError("--record and --whole-volume exclude each other")
     if preview is not None:
+        from clickseg_infer.preview import check_preview_name, write_preview
+
         check_preview_name(preview)
     watch = Stopwatch()
-    with watch.stage("read"):
-        volume = read_volume(image)
+    with watch.stage("open"):
+        volume, loaded = open_scan(image, model, engine=engine, precision=precision)
+    with loaded:
+        # These load what `open_scan` has loaded beside the scan.
+        from clickseg_infer import recording
+        from clickseg_infer.predicting import predict
+        from clickseg_infer.session import Session
+
         given = tuple(click for path in clicks or () for click in read_clicks(path, volume))
         given += tuple(parse_voxel(text, True, volume) for text in positive or ())
         given += tuple(parse_voxel(text, False, volume) for text in negative or ())
-    with watch.stage("load_model"):
-        loaded = load_model(model, engine=engine, precision=precision)
-    with loaded:
-        answer = predict(loaded, volume, given, whole_volume=whole_volume)
+        session = Session(loaded, volume, read_label(mask, like=volume) if mask else None)
+        if mask is None:
+            check_clicks(given, volume)
+        if whole_volume:
+            answer = predict(loaded, volume, given, session.start, whole_volume=True)
+        else:
+            session.set_clicks(given)
+            answer = session.prediction
+        if record is not None:
+            recording.write_recording(record, recording.record(session), volume)
     with watch.stage("write"):
-        mask = answer.mask
-        write_mask(out, mask, like=volume)
+        found = answer.mask
+        write_mask(out, found, like=volume)
         if preview is not None:
-            write_preview(preview, volume, mask, given)
-    missed = sum(click.positive and not mask[click.zyx] for click in given)
+            write_preview(preview, volume, found, given)
+    missed = sum(click.positive and not found[click.zyx] for click in given)
     if missed:
         print(f"clickseg: {missed} positive clicks lie outside the mask", file=sys.stderr)
     report = {

@@ -1,15 +1,19 @@
 """OpenVINO on the CPU, in bfloat16 where the CPU computes in it natively."""
 
+import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from clickseg_infer.engines.compiled_cache import entry_key, read_entry, write_entry
 from clickseg_infer.errors import EngineError, one_line
 from clickseg_infer.file_grid import Index
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_CPU = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 
 
 def supported_precisions() -> tuple[str, ...]:
@@ -29,16 +33,7 @@ class OpenVinoEngine:
         if self.precision not in supported:
             raise EngineError(f"openvino computes in {', '.join(supported)} here, not {precision}")
         try:
-            core = openvino.Core()
-            model = core.read_model(content)
-            channels = model.input(0).get_partial_shape()[1]
-            model.reshape([1, channels.get_length(), *patch])
-            compiled = core.compile_model(
-                model,
-                "CPU",
-                {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"},
-            )
-            self._request: Any = compiled.create_infer_request()
+            self._request: Any = _compiled(content, patch, self.precision).create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"openvino cannot compile the model: {one_line(error)}") from error
 
@@ -58,3 +53,23 @@ class OpenVinoEngine:
     def close(self) -> None:
         """Let go of the compiled model."""
         self._request = None
+
+
+def _compiled(content: bytes, patch: Index, precision: str) -> Any:
+    """The model, compiled or, with the same bits as its answers, taken from the cache."""
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    cpu = [core.get_property("CPU", name) for name in _CPU]
+    key = entry_key(content, "openvino", openvino.__version__, options, tuple(patch), cpu)
+    kept = read_entry(key)
+    if kept is not None:
+        with suppress(RuntimeError):
+            return core.import_model(openvino.Tensor(np.frombuffer(kept, np.uint8)), "CPU", options)
+    model = core.read_model(content)
+    channels = model.input(0).get_partial_shape()[1]
+    model.reshape([1, channels.get_length(), *patch])
+    compiled = core.compile_model(model, "CPU", options)
+    exported = io.BytesIO()
+    compiled.export_model(exported)
+    write_entry(key, exported.getvalue())
+    return compiled

@@ -61,7 +61,7 @@ def test_segment(run: Run, image: Path, tmp_path: Path, tiny_onnx: Path) -> None
     assert report["mask"]["ml"] == pytest.approx(voxels * 1.2 * 1.5 * 3 / 1000)
     assert report["engine"]["name"] == "openvino"
     assert report["patches"] >= 2
-    stages = {"read", "load_model", "resample", "maps", "network", "stitch", "components", "back"}
+    stages = {"open", "resample", "maps", "network", "stitch", "components", "back"}
     assert {*stages, "write", "total"} == set(report["ms"])
     parts = sum(ms for stage, ms in report["ms"].items() if stage != "total")
     assert parts <= report["ms"]["total"] * 1.01
@@ -328,3 +328,62 @@ def test_a_plain_nii_is_fine(run: Run, image: Path, tmp_path: Path) -> None:
     code, out, _ = run("segment", plain, "-o", tmp_path / "mask.nii", "--positive", "50,40,20")
     assert code == 0
     assert "ml" in out
+
+
+def test_a_recording_is_replayed(run: Run, image: Path, tmp_path: Path) -> None:
+    mask, again, recorded = tmp_path / "m.nii.gz", tmp_path / "n.nii.gz", tmp_path / "r.json"
+    clicks = ("--positive", "50,40,20", "--positive", "55,40,20", "--negative", "10,10,5")
+    assert run("segment", image, *clicks, "-o", mask, "--record", recorded)[0] == 0
+    options = ("replay", recorded, "--image", image)
+    code, out, err = run(*options, "--expect", "-o", again, "--json")
+    assert (code, err) == (0, "")
+    assert [step["after"] for step in json.loads(out)["steps"]] == [1, 2, 3]
+    stored = [np.asarray(nib.load(path).dataobj) for path in (mask, again)]
+    assert np.array_equal(*stored)
+    assert "click 3" in run(*options)[1]
+
+    content = json.loads(recorded.read_text())
+    content["expect"][1]["mask_sha256"] = "0" * 64
+    recorded.write_text(json.dumps(content))
+    code, out, err = run(*options, "--expect")
+    assert code == 2
+    assert "the mask after click 2 differs" in err
+    assert "click 1: " in out
+    assert "click 2" not in out
+    code, out, _ = run(*options)
+    assert code == 0
+    assert "not as recorded" in out.splitlines()[1]
+    code, _, err = run(*options, "--expect", "--precision", "float32", "--engine", "onnxruntime")
+    assert code == 2
+    assert "another engine" in err
+
+
+def test_a_mask_is_corrected(run: Run, image: Path, tmp_path: Path) -> None:
+    first, second, recorded = (tmp_path / name for name in ("a.nii.gz", "b.nii.gz", "r.json"))
+    run("segment", image, "--positive", "50,40,20", "-o", first)
+    cut = ("--mask", first, "--negative", "50,40,24", "-o", second, "--record", recorded)
+    assert run("segment", image, *cut)[0] == 0
+    before, after = (np.asarray(nib.load(path).dataobj) for path in (first, second))
+    assert 0 < after.sum() < before.sum()
+    replayed = ("replay", recorded, "--image", image, "--expect")
+    assert run(*replayed, "--mask", first)[0] == 0
+    assert "first mask" in run(*replayed)[2]
+    code, _, err = run(
+        *("segment", image, "--positive", "50,40,20", "-o", first),
+        *("--record", recorded, "--whole-volume"),
+    )
+    assert code == 2
+    assert "exclude" in err
+
+
+def test_bench(run: Run, image: Path) -> None:
+    code, out, _ = run("bench", image, "--clicks", "3", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert set(report["click_ms"]) == {"p50", "p95", "p99"}
+    assert {"overhead_ms", "stages_ms", "patches", "peak_mb", "machine", "engine"} <= set(report)
+    assert report["open_ms"] > 0
+    code, out, _ = run("bench", image, "--clicks", "3")
+    assert code == 0
+    assert out.splitlines()[1].startswith("click ")
+    assert run("bench", image, "--clicks", "0")[0] == 2

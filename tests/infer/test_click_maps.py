@@ -80,6 +80,37 @@ def test_geodesic_distance_is_close_to_the_shortest_path(rng: np.random.Generato
     assert np.mean(swept - exact) < 0.02 * exact.mean()
 
 
+def naive_sweeps(ct: np.ndarray, seeds: list, rounds: int) -> np.ndarray:
+    """Plane by plane as the kernel sweeps, in float32, with every operation in the same order."""
+    path, edge = np.float32(_PATH_COST), np.float32(_EDGE_COST)
+    steps = [path, path * np.float32(1.4142135), path * np.float32(1.7320508)]
+    cells = sum(ct[z::2, y::2, x::2] for z, y, x in itertools.product((0, 1), repeat=3))
+    cells = np.pad(cells * np.float32(0.125), 1)
+    distance = np.full(cells.shape, np.inf, np.float32)
+    for z, y, x in seeds:
+        distance[z // 2 + 1, y // 2 + 1, x // 2 + 1] = 0
+    for _, axis in itertools.product(range(rounds), range(3)):
+        d, c = np.moveaxis(distance, axis, 0), np.moveaxis(cells, axis, 0)
+        last = len(d) - 2
+        forwards = [(p, p - 1) for p in range(1, last + 1)]
+        for p, q in forwards + [(p, p + 1) for p in range(last, 0, -1)]:
+            for dy, dx in itertools.product((-1, 0, 1), repeat=2):
+                near = slice(1 + dy, d.shape[1] - 1 + dy), slice(1 + dx, d.shape[2] - 1 + dx)
+                own = d[p, 1:-1, 1:-1]
+                crossed = edge * abs(c[p, 1:-1, 1:-1] - c[q][near])
+                own[:] = np.minimum(own, d[q][near] + steps[abs(dy) + abs(dx)] + crossed)
+    return np.exp(-distance[1:-1, 1:-1, 1:-1]).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def test_sweeps_equal_the_naive_ones(rng: np.random.Generator) -> None:
+    ct = rng.uniform(-1, 1, (18, 14, 22)).astype(np.float32)
+    clicks = [(3, 4, 5), (17, 0, 21)]
+    out = np.empty_like(ct)
+    geodesic_proximity(ct, centres_of(clicks), out)
+    assert out == pytest.approx(naive_sweeps(ct, clicks, 2), rel=1e-6)
+    assert not np.allclose(out, naive_sweeps(ct, clicks, 1), rtol=1e-6)
+
+
 def test_an_edge_is_farther_than_open_space() -> None:
     ct = np.zeros((16, 16, 32), np.float32)
     ct[:, :, 20:] = 1.0

@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -100,16 +101,23 @@ def bad_files() -> dict[str, bytes]:
     singular = np.diag([1.0, 1.0, 0.0, 1.0])
     claims = bytearray(good)
     claims[40:56] = np.array([3, 2000, 2000, 2000, 1, 1, 1, 1], "<i2").tobytes()
+    negative = bytearray(good)
+    negative[42:44] = np.array([-4], "<i2").tobytes()
     odd = bytearray(good)
     odd[40:42] = np.array([9], "<i2").tobytes()
     return {
         "truncated.nii": good[:-50],
         "claims_16_gigabytes.nii": bytes(claims),
+        "claims_16_gigabytes.nii.gz": gzip.compress(bytes(claims)),
+        "claims_too_much.nii.gz": gzip.compress(good[:-50]),
         "nine_dimensions.nii": bytes(odd),
+        "negative_dimension.nii": bytes(negative),
         "metres.nii": content(np.ones((4, 4, 4), np.int16), units="meter"),
         "kilometres.nii": content(np.ones((4, 4, 4), np.int16), np.diag([1e6, 1e6, 1e6, 1])),
         "truncated.nii.gz": gzip.compress(good)[:-20],
         "no_trailer.nii.gz": gzip.compress(good)[:-4],
+        "checksum.nii.gz": gzip.compress(good)[:-8] + b"abcd" + gzip.compress(good)[-4:],
+        "trailing_text.nii.gz": gzip.compress(good) + b"text",
         "text.nii": b"this is not an image\n" * 50,
         "nothing.nii": b"",
         "nothing.nii.gz": b"",
@@ -136,6 +144,130 @@ def test_bad_images_are_refused_by_name(
         cs.read_volume(tmp_path / name)
     assert str(caught.value).count(name) == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_wherever_a_file_ends_early_or_is_damaged_it_is_refused(
+    suffix: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = save(tmp_path / f"a{suffix}", rng.integers(0, 99, (9, 9, 9)).astype("i2"), np.eye(4))
+    good = path.read_bytes()
+    for length in (0, 1, 2, 3, 9, 18, 347, 352, len(good) - 1, *rng.integers(0, len(good), 20)):
+        path.write_bytes(good[:length])
+        with pytest.raises(cs.FileError, match=r"truncated|not a NIfTI"):
+            cs.read_volume(path)
+    for position in rng.integers(20, len(good), 50 if suffix == ".nii.gz" else 0):
+        damaged = bytearray(good)
+        damaged[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(cs.FileError, match="damaged"):
+            cs.read_volume(path)
+
+
+def test_a_gzip_file_may_have_several_members_and_zeros_behind_them(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", np.arange(60, dtype="i2").reshape(3, 4, 5), np.eye(4))
+    content = path.read_bytes()
+    parts = [gzip.compress(content[:100]), gzip.compress(content[100:400])]
+    parts += [gzip.compress(b""), gzip.compress(content[400:]), bytes(7)]
+    (tmp_path / "b.nii.gz").write_bytes(b"".join(parts))
+    expected = cs.read_volume(path).voxels
+    assert np.array_equal(cs.read_volume(tmp_path / "b.nii.gz").voxels, expected)
+    (tmp_path / "gzip_all_the_same.nii").write_bytes(b"".join(parts))
+    assert np.array_equal(cs.read_volume(tmp_path / "gzip_all_the_same.nii").voxels, expected)
+
+
+@pytest.mark.parametrize("stored", ["u1", "<i2", ">i2", "<u2", ">i4", "<i8", ">f4", "<f8"])
+@pytest.mark.parametrize(
+    "scaling", [(0, 9), (1, 0), (1, -1024), (2, 3), (-3, 70000), (0.5, 0.25), (7e4, 1)], ids=str
+)
+def test_voxels_are_what_nibabel_reads(
+    stored: str, scaling: tuple[float, float], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    header = nib.Nifti1Header(endianness=">" if stored[0] == ">" else "<")
+    header.set_data_dtype(stored)
+    content = bytearray(
+        nib.Nifti1Image(rng.integers(0, 99, (3, 4, 5)), np.eye(4), header).to_bytes()
+    )
+    content[112:120] = np.array(scaling, f"{header.endianness}f4").tobytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content))
+    expected = np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj).T
+    voxels = cs.read_volume(tmp_path / "a.nii.gz").voxels
+    whole = "f" not in stored and np.array_equal(expected, expected.astype("i2"))
+    assert voxels.dtype == (np.int16 if whole else np.float32)
+    assert voxels.dtype.isnative
+    assert np.array_equal(voxels, expected.astype(voxels.dtype))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("endianness", "<>")
+def test_reading_holds_one_copy_of_the_voxels(
+    suffix: str, endianness: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    header = nib.Nifti1Header(endianness=endianness)
+    header.set_data_dtype("i2")
+    voxels = rng.integers(-9, 9, (256, 256, 128)).astype("i2")
+    path = tmp_path / f"a{suffix}"
+    nib.save(nib.Nifti1Image(voxels, np.eye(4), header), path)
+    content = bytearray(gzip.decompress(path.read_bytes()) if suffix == ".nii.gz" else b"")
+    if content:
+        content[112:120] = np.array([1, -1024], f"{endianness}f4").tobytes()
+        path.write_bytes(gzip.compress(content, 1))
+    tracemalloc.start()
+    try:
+        assert cs.read_volume(path).voxels.dtype == np.int16
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert voxels.nbytes < peak < 1.25 * voxels.nbytes
+
+
+def test_the_checksum_counts_however_far_behind_the_voxels_it_lies(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = save(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), np.eye(4))
+    content = bytearray(gzip.compress(path.read_bytes() + rng.bytes(1 << 21)))
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    assert not cs.read_volume(tmp_path / "a.nii.gz").voxels.any()
+    content[-5] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(content)
+    with pytest.raises(cs.FileError, match=r"a\.nii\.gz: damaged or truncated: CRC"):
+        cs.read_volume(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["claims_16_gigabytes.nii", "claims_16_gigabytes.nii.gz"])
+def test_no_memory_is_taken_for_more_than_a_file_can_hold(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(BAD_FILES[name])
+    with pytest.raises(cs.FileError, match="holds at most"):
+        cs.read_volume(tmp_path / name)
+
+
+def test_what_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def empty(*arguments: object, **options: object) -> np.ndarray:
+        raise MemoryError
+
+    path = save(tmp_path / "a.nii", np.ones((3, 4, 5), np.int16), np.eye(4))
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(cs.FileError, match=r"a\.nii: 472 bytes do not fit into memory"):
+        cs.read_volume(path)
+
+
+@pytest.mark.parametrize("width", [7, 8, 24])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float32])
+def test_masks_on_a_mirrored_grid_are_written_as_they_are(
+    width: int, dtype: type, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    stored = np.zeros((width, 4, 5), np.int16)
+    volume = cs.read_volume(save(tmp_path / "a.nii.gz", stored, np.diag([-1.0, -1, 2, 1])))
+    mask = rng.integers(0, 2 if dtype is bool else 256, volume.shape).astype(dtype)
+    before = mask.copy()
+    for name in ("b.nii.gz", "c.nii.gz", "d.nii"):
+        cs.write_mask(tmp_path / name, mask, like=volume)
+        written = np.asarray(nib.load(tmp_path / name).dataobj)
+        assert np.array_equal(written, mask[:, ::-1, ::-1].T)
+    assert (tmp_path / "b.nii.gz").read_bytes() == (tmp_path / "c.nii.gz").read_bytes()
+    assert np.array_equal(mask, before)
 
 
 def test_a_slope_beyond_integers_stays_a_float(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def test_grow_goes_where_the_object_touches_and_the_grid_goes_on() -> None:
     inside = np.zeros((10, 10, 10), bool)
     inside[0, 5, 5] = inside[5, 5, -1] = inside[5, 0, 5] = True
     assert grow((20, 0, 20), inside, (100, 100, 100), (10, 10, 10), 0.2) == [
-        (12, 0, 20),
-        (20, 0, 28),
+        ((12, 0, 20), 1),
+        ((20, 0, 28), 1),
     ]
     assert grow((0, 0, 90), inside, (100, 100, 100), (10, 10, 10), 0.2) == []
-    assert grow((0, 0, 85), inside, (100, 100, 100), (10, 10, 10), 0.2) == [(0, 0, 90)]
+    assert grow((0, 0, 85), inside, (100, 100, 100), (10, 10, 10), 0.2) == [((0, 0, 90), 1)]
     assert grow((-2, -2, -2), inside, (6, 6, 6), (10, 10, 10), 0.2) == []

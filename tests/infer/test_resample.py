@@ -2,11 +2,19 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
+from clickseg_infer import resample
 from clickseg_infer.resample import from_network, mask_to_network, network_grid, to_network
 
 WIDE = [(-1024.0, 1024.0)]
+
+sizes = st.tuples(*[st.integers(1, 18)] * 3)
+starts = st.tuples(*[st.integers(-6, 12)] * 3)
+spacings = st.tuples(*[st.floats(0.6, 5)] * 3)
+seeds = st.integers(0, 2**32 - 1)
 
 
 def read(voxels: np.ndarray, grid: object, start: tuple, size: tuple) -> np.ndarray:
@@ -106,3 +114,124 @@ def test_a_mask_survives_the_way_to_the_network_and_back() -> None:
     out = np.empty((20, 20, 20), np.float32)
     mask_to_network(crop, box, coarse, (0, 0, 0), out)
     assert np.array_equal(out, mask.reshape(20, 2, 20, 2, 20, 2).mean(axis=(1, 3, 5)))
+
+
+def stored_as(voxels: np.ndarray, order: tuple, flips: tuple) -> np.ndarray:
+    """The same array, with other strides."""
+    turned = tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)
+    memory = np.ascontiguousarray(voxels[turned].transpose(order))
+    return memory.transpose(np.argsort(order))[turned]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes,
+    sizes,
+    starts,
+    spacings,
+    st.permutations(range(3)),
+    st.tuples(*[st.booleans()] * 3),
+    st.sampled_from([np.int16, np.float32]),
+    seeds,
+)
+def test_what_is_read_does_not_depend_on_how_it_is_stored(
+    shape: tuple,
+    size: tuple,
+    start: tuple,
+    spacing: tuple,
+    order: list,
+    flips: tuple,
+    dtype: type,
+    seed: int,
+) -> None:
+    voxels = np.random.default_rng(seed).integers(-1000, 1000, shape).astype(dtype)
+    grid = network_grid(shape, spacing, (2.0, 2.0, 2.0))
+    stored = stored_as(voxels, tuple(order), flips)
+    assert np.array_equal(stored, voxels)
+    expected, strided, cut = (
+        read(v, grid, start, size)
+        for v in (voxels, stored, np.repeat(voxels, 2, axis=2)[:, :, ::2])
+    )
+    assert expected == pytest.approx(naive_read(voxels, grid, start, size), abs=2e-3)
+    assert np.array_equal(strided, expected)
+    assert np.array_equal(cut, expected)
+
+
+def naive_read(voxels: np.ndarray, grid: object, start: tuple, size: tuple) -> np.ndarray:
+    """One axis after the other, in float64, on a volume with air around it."""
+    found = voxels.astype(float)
+    outside = np.zeros(size, bool)
+    for axis in range(3):
+        ratio, length = grid.ratio[axis], voxels.shape[axis]
+        centre = (np.arange(start[axis], start[axis] + size[axis]) + 0.5) * ratio - 0.5
+        first = np.floor(centre) if ratio <= 2 else np.rint(centre - ratio / 4)
+        second = first + 1 if ratio <= 2 else np.rint(centre + ratio / 4)
+        weight = centre - first if ratio <= 2 else np.full(len(centre), 0.5)
+        a, b = (
+            found.take(np.clip(tap, 0, length - 1).astype(int), axis) for tap in (first, second)
+        )
+        along = [1, 1, 1]
+        along[axis] = -1
+        found = a + (b - a) * weight.reshape(along)
+        beyond = (centre <= -0.5 - 1e-9) | (centre >= length - 0.5 + 1e-9)
+        outside |= beyond.reshape(along)
+    return np.where(outside, -1024.0, found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, sizes, starts, spacings, st.floats(-2, 2), st.floats(0, 1), seeds)
+def test_logits_come_back_as_in_float64(
+    shape: tuple,
+    size: tuple,
+    start: tuple,
+    spacing: tuple,
+    threshold: float,
+    uncovered: float,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    grid = network_grid(shape, spacing, (2.0, 2.0, 2.0))
+    logits = rng.normal(size=size).astype(np.float32)
+    logits[rng.random(size) < uncovered] = -1e4
+    low = [int(rng.integers(n)) for n in shape]
+    box = tuple((a, int(rng.integers(a, n + 1))) for a, n in zip(low, shape, strict=True))
+    mask = from_network(logits, start, grid, box, threshold)
+    at = np.array(np.meshgrid(*(np.arange(*bounds) for bounds in box), indexing="ij"), float)
+    ratio, begin = (np.reshape(v, (3, 1, 1, 1)) for v in (grid.ratio, start))
+    at = (at + 0.5) / ratio - 0.5 - begin
+    expected = ndimage.map_coordinates(logits.astype(float), at, order=1, mode="nearest")
+    clear = abs(expected - threshold) > 5e-3
+    assert mask.shape == expected.shape
+    assert np.array_equal(mask[clear], (expected > threshold)[clear])
+
+
+def test_a_mask_in_its_box_is_read_as_the_whole_mask(rng: np.random.Generator) -> None:
+    shape = (30, 34, 38)
+    mask = np.zeros(shape, np.uint8)
+    box = ((12, 19), (9, 20), (0, 7))
+    mask[tuple(slice(*bounds) for bounds in box)] = rng.random((7, 11, 7)) < 0.6
+    crop = mask[tuple(slice(*bounds) for bounds in box)]
+    everywhere = tuple((0, n) for n in shape)
+    grid = network_grid(shape, (1.0, 0.7, 1.3), (1.5, 1.5, 1.5))
+    for start in ((-3, -2, -1), (5, 4, 0), (40, 0, 0)):
+        whole, boxed = np.full((2, 16, 20, 24), 7, np.float32)
+        mask_to_network(mask, everywhere, grid, start, whole)
+        mask_to_network(np.ascontiguousarray(crop), box, grid, start, boxed)
+        assert np.array_equal(whole, boxed)
+    assert not boxed.any()
+
+
+def test_threads_change_nothing(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    voxels = rng.integers(-1000, 1000, (40, 50, 60)).astype(np.int16)
+    grid = network_grid(voxels.shape, (1.0, 0.8, 0.8), (1.5, 1.5, 1.5))
+    logits = rng.normal(size=grid.shape).astype(np.float32)
+    everywhere = tuple((0, n) for n in voxels.shape)
+    answers = []
+    for threads in (1, 2, 3, 7):
+        monkeypatch.setattr(resample, "_VOXELS_PER_THREAD", 1)
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        patch = read(voxels, grid, (0, 0, 0), grid.shape)
+        answers.append((patch, from_network(logits, (0, 0, 0), grid, everywhere, 0.0)))
+    for patch, mask in answers[1:]:
+        assert np.array_equal(patch, answers[0][0])
+        assert np.array_equal(mask, answers[0][1])

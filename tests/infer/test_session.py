@@ -1,7 +1,11 @@
+import tracemalloc
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins import bright, make_ball, make_spec
 
 import clickseg_infer as cs
 
@@ -18,7 +22,7 @@ def test_click_undo_redo_reset(bright_model: cs.Model, ball_volume: cs.Volume) -
     first = session.click(CENTRE)
     second = session.click((20, 40, 60), positive=False)
     assert not np.array_equal(first, second)
-    assert session.prediction.changed is not None
+    assert session.changed is not None
     assert session.undo() is True
     assert np.array_equal(session.mask, first)
     assert session.redo() is True
@@ -58,29 +62,175 @@ def test_a_failing_engine_leaves_the_session_as_it_was(
     assert session.clicks == ()
 
 
+places = st.tuples(st.integers(12, 28), st.integers(30, 50), st.integers(40, 60))
+budgets = st.sampled_from([None, 1e-6, 1e6])
 actions = st.one_of(
-    st.tuples(
-        st.just("click"),
-        st.tuples(st.integers(12, 28), st.integers(30, 50), st.integers(40, 60)),
-        st.booleans(),
-    ),
+    st.tuples(st.just("click"), places, st.booleans(), budgets),
+    st.tuples(st.just("remove"), st.integers(0, 5)),
+    st.tuples(st.just("refine"), budgets),
     st.sampled_from([("undo",), ("redo",)]),
 )
 
 
-@settings(max_examples=15, deadline=None)
-@given(steps=st.lists(actions, max_size=7))
-def test_every_state_equals_a_recomputation(steps: list) -> None:
-    from stand_ins import bright, make_ball, make_spec
-
-    model, volume = cs.Model(make_spec(), cs.FunctionEngine(bright)), make_ball(25.0)
-    session = cs.Session(model, volume)
-    for action, *arguments in steps:
-        try:
-            getattr(session, action)(*arguments)
-        except cs.ClickError:
-            continue
-    if session.clicks:
-        assert np.array_equal(session.mask, cs.predict(model, volume, session.clicks).mask)
+def act(session: cs.Session, action: str, *arguments: object) -> None:
+    if action == "click":
+        zyx, positive, budget = arguments
+        session.click(zyx, positive, budget_ms=budget)
     else:
-        assert not session.mask.any()
+        getattr(session, action)(*arguments)
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=st.lists(actions, max_size=10), begun=st.booleans())
+def test_every_state_equals_a_recomputation(steps: list, begun: bool) -> None:
+    model, volume = cs.Model(make_spec(), cs.FunctionEngine(bright)), make_ball(60.0, (60, 90, 110))
+    mask = (make_ball(15.0, volume.shape).voxels > 0) if begun else None
+    session = cs.Session(model, volume, mask)
+    for action, *arguments in steps:
+        before = session.mask
+        try:
+            act(session, action, *arguments)
+        except cs.ClickError:
+            assert np.array_equal(session.mask, before)
+            continue
+        assert session.changed == box_of(session.mask != before)
+    session.refine()
+    assert session.final
+    if session.clicks:
+        fresh = cs.predict(model, volume, session.clicks, session.start)
+        assert np.array_equal(session.mask, fresh.mask)
+        assert session.prediction.box == fresh.box == box_of(fresh.mask)
+    else:
+        assert np.array_equal(session.mask, np.zeros(volume.shape) if mask is None else mask)
+
+
+def box_of(array: np.ndarray) -> tuple | None:
+    places = np.nonzero(array)
+    return tuple((int(p.min()), int(p.max()) + 1) for p in places) if len(places[0]) else None
+
+
+def counting(network: Callable[[np.ndarray], np.ndarray]) -> tuple[cs.Model, list[int]]:
+    runs: list[int] = []
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        runs.append(1)
+        return network(batch)
+
+    return cs.Model(make_spec(), cs.FunctionEngine(run)), runs
+
+
+def test_a_budget_stops_the_patches_and_refine_goes_on_where_they_stopped() -> None:
+    volume = make_ball(70.0, (80, 160, 200))  # larger than the widest patch
+    whole, _ = counting(bright)
+    expected = cs.predict(whole, volume, [cs.Click((40, 80, 100))])
+    model, runs = counting(bright)
+    session = cs.Session(model, volume)
+    first = session.click((40, 80, 100), budget_ms=1e-6)
+    assert not session.final
+    assert len(runs) == 1
+    assert 0 < first.sum() < expected.voxels
+    while not session.final:
+        before = len(runs)
+        session.refine(budget_ms=1e-6)
+        assert len(runs) <= before + 1
+    assert len(runs) == expected.patches  # none ran twice
+    assert np.array_equal(session.mask, expected.mask)
+    assert np.array_equal(session.refine(), expected.mask)
+    with pytest.raises(cs.ClickError, match="budget"):
+        session.click((40, 80, 101), budget_ms=float("nan"))
+
+
+def test_the_clock_decides_nothing_without_a_budget_and_nothing_final_is_cut_short(
+    ball_volume: cs.Volume,
+) -> None:
+    model, _ = counting(bright)
+    session = cs.Session(model, ball_volume)
+    session.click(CENTRE, budget_ms=1e-6)
+    assert not session.final
+    after = session.click((20, 40, 60))  # what the first click left open is completed before
+    assert np.array_equal(after, cs.predict(model, ball_volume, session.clicks).mask)
+    cut = session.prediction
+    with pytest.raises(cs.ClickError, match="budget"):
+        cs.predict(model, ball_volume, session.clicks, budget_ms=0)
+    early = cs.predict(model, ball_volume, session.clicks[:1], budget_ms=1e-6)
+    with pytest.raises(cs.ClickError, match="not final"):
+        cs.predict(model, ball_volume, session.clicks, early)
+    assert session.prediction is cut
+
+
+def test_patches_whose_input_did_not_change_are_not_run_again() -> None:
+    voxels = np.full((60, 200, 30), -100, np.int16)
+    voxels[20:40, 5:195, 10:20] = 100
+    volume = cs.Volume(voxels, np.diag([2.0, 2.0, 2.0, 1.0]))
+    model, runs = counting(bright)
+    session = cs.Session(model, volume)
+    session.click((30, 100, 15))
+    session.click((30, 20, 15))
+    before = len(runs)
+    session.remove(1)
+    session.click((30, 20, 15))  # as before
+    assert len(runs) == before
+
+
+def test_any_click_can_be_removed_and_the_removal_undone(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    session = cs.Session(bright_model, ball_volume)
+    session.click(CENTRE)
+    session.click((25, 40, 50), positive=False)
+    session.click((14, 45, 50))
+    three = session.mask
+    without = session.remove(1)
+    assert [click.zyx for click in session.clicks] == [CENTRE, (14, 45, 50)]
+    assert np.array_equal(without, cs.predict(bright_model, ball_volume, session.clicks).mask)
+    session.undo()
+    assert np.array_equal(session.mask, three)
+    for number in (-1, 3):
+        with pytest.raises(cs.ClickError, match="no click"):
+            session.remove(number)
+    session.undo()
+    with pytest.raises(cs.ClickError, match="positive"):
+        session.remove(0)  # only the negative click would be left
+    assert len(session.clicks) == 2
+
+
+def test_a_session_can_begin_with_a_mask(bright_model: cs.Model, ball_volume: cs.Volume) -> None:
+    mask = np.zeros(ball_volume.shape, bool)
+    mask[10:15, 20:30, 20:30] = True
+    session = cs.Session(bright_model, ball_volume, mask)
+    assert np.array_equal(session.mask, mask)
+    cut = session.click((12, 25, 25), positive=False)  # no positive click is needed
+    assert (cut <= mask).all()
+    assert cut.sum() < mask.sum()
+    session.click(CENTRE)
+    assert session.mask[CENTRE]
+    session.reset()
+    assert np.array_equal(session.mask, mask)
+    assert session.undo() is False
+    with pytest.raises(cs.VolumeError, match="shape"):
+        cs.Session(bright_model, ball_volume, mask[1:])
+
+
+def test_two_hundred_clicks_and_their_undoing_keep_memory_level() -> None:
+    volume = make_ball(60.0, (100, 160, 200))
+    session = cs.Session(cs.Model(make_spec(), cs.FunctionEngine(bright)), volume)
+    session.click((50, 80, 100))
+    rng = np.random.default_rng(0)
+    tracemalloc.start()
+    sizes = []
+    for count in range(200):
+        z, y, x = (int(p) for p in rng.integers((35, 50, 60), (65, 110, 140)))
+        session.click((z, y, x), positive=bool(count % 3))
+        if count % 50 == 49:
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert session.prediction.crop.nbytes > 2e5
+    # The history of 150 clicks takes a small part of the masks that it brings back.
+    assert sizes[-1] - sizes[0] < 0.1 * 150 * session.prediction.crop.nbytes
+    masks = {len(session.clicks): session.mask}
+    while session.undo():
+        pass
+    assert session.clicks == ()
+    while session.redo():
+        pass
+    assert np.array_equal(session.mask, masks[len(session.clicks)])

@@ -2,6 +2,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from stand_ins import make_spec
 
 import clickseg_infer as cs
@@ -9,6 +11,53 @@ from clickseg_infer.look import Run, sweep_logits
 from clickseg_infer.patches import cover
 from clickseg_infer.resample import network_grid, to_network
 from clickseg_infer.stitch import UNCOVERED, blend, gaussian_weights
+
+
+def all_weights(patch: tuple) -> np.ndarray:
+    z, y, x, least = gaussian_weights(patch)
+    return np.maximum(z[:, None, None] * y[:, None] * x, least)
+
+
+def naive_blend(logits: list, starts: list, shape: tuple, origin: tuple) -> np.ndarray:
+    """In float64, with a volume of weights, on a block that is wide enough for every patch."""
+    margin = 40
+    total, weight = np.zeros((2, *np.add(shape, 2 * margin)))
+    for patch, start in zip(logits, starts, strict=True):
+        at = tuple(
+            slice(s - o + margin, s - o + margin + n)
+            for s, o, n in zip(start, origin, patch.shape, strict=True)
+        )
+        total[at] += all_weights(patch.shape) * patch
+        weight[at] += all_weights(patch.shape)
+    inside = (slice(margin, -margin),) * 3
+    covered = weight[inside] > 0
+    return np.divide(
+        total[inside], weight[inside], where=covered, out=np.full(shape, UNCOVERED, float)
+    )
+
+
+triples = st.tuples(*[st.integers(1, 14)] * 3)
+places = st.tuples(*[st.integers(-16, 16)] * 3)
+
+
+@settings(max_examples=80, deadline=None)
+@given(triples, triples, places, st.lists(places, max_size=6))
+def test_patches_anywhere_blend_as_in_float64(
+    shape: tuple, patch: tuple, origin: tuple, starts: list
+) -> None:
+    rng = np.random.default_rng(len(starts))
+    logits = [rng.normal(size=patch).astype(np.float32) for _ in starts]
+    blended = blend(iter(logits), starts, shape, origin)
+    assert blended.dtype == np.float32
+    assert np.allclose(blended, naive_blend(logits, starts, shape, origin), atol=1e-5)
+
+
+def test_a_patch_alone_is_returned_as_it_is_and_may_be_changed() -> None:
+    patch = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    patch.flags.writeable = False
+    blended = blend([patch], [(3, 4, 5)], (6, 7, 8), (3, 4, 5))
+    assert np.array_equal(blended, patch)
+    assert blended.flags.writeable
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
@@ -29,7 +78,7 @@ def test_what_no_patch_covers_is_outside() -> None:
 def test_weights_are_monais(patch: tuple) -> None:
     data = pytest.importorskip("monai.data.utils")
     expected = data.compute_importance_map(patch, mode="gaussian", sigma_scale=0.125)
-    assert gaussian_weights(patch) == pytest.approx(expected.numpy(), abs=1e-6)
+    assert all_weights(patch) == pytest.approx(expected.numpy(), abs=1e-6)
 
 
 def convolution(channels: int) -> Callable[[object], object]:

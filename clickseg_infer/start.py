@@ -1,0 +1,84 @@
+"""Open a scan and a model at the same time, so that the first click need not wait for either."""
+
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.files import PathLike, read_volume
+from clickseg_infer.model import Model, load_model
+from clickseg_infer.volume import Volume
+
+
+def open_scan(
+    image: PathLike,
+    model: PathLike | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+) -> tuple[Volume, Model]:
+    """Read a scan while a thread loads a model and everything else that a first click needs.
+
+    Args:
+        image: as for `read_volume`.
+        model: as for `load_model`.
+        engine: likewise.
+        precision: likewise.
+
+    Returns:
+        The volume, and the model, which is the caller's to close.
+
+    Raises:
+        FileError, VolumeError: as `read_volume`.
+        FileError, ModelError, EngineError: as `load_model`, if the scan can be read.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(_load, model, engine, precision)
+        try:
+            volume = read_volume(image)
+        except BaseException:
+            if loading.exception() is None:
+                loading.result().close()
+            raise
+        return volume, loading.result()
+
+
+def _load(path: PathLike | None, engine: str, precision: str) -> Model:
+    model = load_model(path, engine=engine, precision=precision)
+    _load_kernels(model)
+    return model
+
+
+def _load_kernels(model: Model) -> None:
+    """Have Numba load what it compiled earlier, by clicks on a volume of next to nothing."""
+    from clickseg_infer.clicks import Click
+    from clickseg_infer.engines.function import FunctionEngine
+    from clickseg_infer.predicting import predict
+
+    _import_numba_without_blas()
+
+    def everywhere(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.ones((len(batch), 1, *batch.shape[2:]), np.float32)
+
+    stand_in = Model(replace(model.spec, patch_size=(32, 32, 32)), FunctionEngine(everywhere))
+    volume = Volume(np.zeros((8, 8, 8), np.int16), np.eye(4))
+    predict(stand_in, volume, [Click((4, 4, 4), True), Click((1, 1, 1), False)])
+
+
+def _import_numba_without_blas() -> None:
+    """Spare SciPy's BLAS, a fifth of a second and 16 MB, which Numba imports to see it is there.
+
+    What needs it, a product of matrices in somebody's own Numba code, still imports it.
+    """
+    with suppress(ImportError, AttributeError):  # a Numba that is arranged differently
+        from numba.np import linalg
+
+        look_for_blas = linalg.ensure_blas
+        linalg.ensure_blas = lambda: None
+        try:
+            importlib.import_module("numba.np.arraymath")
+        finally:
+            linalg.ensure_blas = look_for_blas
