@@ -25,6 +25,7 @@ test: $(VENV)/.ready
 	$(VENV)/bin/python -m pytest
 
 benchmarks: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet -e '.[bench]'
 	$(VENV)/bin/python benchmarks/run_all.py
 
 $(RUNTIME)/.ready: pyproject.toml

@@ -1,27 +1,37 @@
 """What a result was measured on."""
 
+import contextlib
 import importlib.metadata
-import os
-import platform
-from pathlib import Path
 
-PACKAGES = ("clickseg", "numpy", "numba", "onnxruntime", "openvino")
+from clickseg_infer.machine import machine as describe
+
+PACKAGES = (
+    "clickseg",
+    "numpy",
+    "numba",
+    "onnxruntime",
+    "openvino",
+    "scipy",
+    "torch",
+    "monai",
+    "nnunetv2",
+    "nibabel",
+    "simpleitk",
+    "isal",
+    "connected-components-3d",
+    "edt",
+)
+"""Whose versions are named where they are installed."""
 
 
 def machine() -> dict[str, object]:
     """The processor, its cores, and the versions that matter."""
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    return {**describe(), "packages": _versions()}
 
 
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-    features = ", ".join(name for name in wanted if name in flags)
-    return f"{names[0] if names else platform.processor()} ({features})"
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -8,7 +8,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from clickseg_infer.file_grid import Index
-from clickseg_infer.resample import Box
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""Half-open bounds ((z0, z1), (y0, y1), (x0, x1))."""
 
 Slices = tuple[slice, slice, slice]
 

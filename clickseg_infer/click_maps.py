@@ -29,7 +29,12 @@ def centres_of(positions: Sequence[Index]) -> NDArray[np.int64]:
     return np.array(positions, np.int64).reshape(-1, 3)
 
 
-def draw_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]) -> None:
+def draw_disks(
+    centres: NDArray[np.int64],
+    radius: int,
+    out: NDArray[np.float32],
+    drawn: NDArray[np.int64] | None = None,
+) -> None:
     """Draw filled balls: 1 within `radius` voxels of a centre, 0 elsewhere.
 
     A ball is finite, so a click farther away than `radius` changes nothing.
@@ -38,14 +43,14 @@ def draw_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]
         centres: (N, 3) int64, (z, y, x) in the patch's voxels; may lie outside it. Not modified.
         radius: in voxels; a radius of 0 marks the centre alone.
         out: (z, y, x) float32, overwritten.
+        drawn: centres, likewise, of the balls that `out` holds and nothing else; then only their
+            voxels are cleared. Without it, all are.
     """
-    out.fill(0)
-    add_disks(centres, radius, out)
-
-
-def add_disks(centres: NDArray[np.int64], radius: int, out: NDArray[np.float32]) -> None:
-    """Draw balls as `draw_disks` does, onto what `out` holds: only their own voxels are visited."""
-    _add_disks(centres, radius, out)
+    if drawn is None:
+        out.fill(0)
+    else:
+        _fill_disks(drawn, radius, np.float32(0), out)
+    _fill_disks(centres, radius, np.float32(1), out)
 
 
 def geodesic_proximity(
@@ -106,7 +111,7 @@ def _padded_cells(ct: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(cache=True, nogil=True)
-def _add_disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: no cover
+def _fill_disks(centres, radius, value, out):  # type: ignore[no-untyped-def] # pragma: no cover
     nz, ny, nx = out.shape
     limit = radius * radius
     for n in range(len(centres)):
@@ -115,7 +120,7 @@ def _add_disks(centres, radius, out):  # type: ignore[no-untyped-def] # pragma: 
             for y in range(max(0, cy - radius), min(ny, cy + radius + 1)):
                 for x in range(max(0, cx - radius), min(nx, cx + radius + 1)):
                     if (z - cz) ** 2 + (y - cy) ** 2 + (x - cx) ** 2 <= limit:
-                        out[z, y, x] = 1
+                        out[z, y, x] = value
 
 
 @njit(cache=True, nogil=True)

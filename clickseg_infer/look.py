@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer import stitch
-from clickseg_infer.boxes import bounds_of, box_at, hull, origin_of, overlap, shape_of, slices_of
+from clickseg_infer.boxes import (
+    Box,
+    bounds_of,
+    box_at,
+    hull,
+    origin_of,
+    overlap,
+    shape_of,
+    slices_of,
+)
 from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
@@ -24,7 +33,6 @@ from clickseg_infer.network_input import fill_click_channels
 from clickseg_infer.patches import cover, focus, grow
 from clickseg_infer.prediction import Prediction, cut
 from clickseg_infer.resample import (
-    Box,
     NetworkGrid,
     from_network,
     mask_to_network,
@@ -187,13 +195,15 @@ def _hints(
 
 def _patch_logits(run: Run, grid: NetworkGrid, start: Index, hints: _Hints) -> NDArray[np.float32]:
     """Run one patch: logits (z, y, x)."""
-    spec = run.model.spec
-    batch = run.workspace.batch((1, len(spec.channels), *spec.patch_size))
+    spec, workspace = run.model.spec, run.workspace
+    batch = workspace.batch((1, len(spec.channels), *spec.patch_size))
     windows = list(spec.hu_windows.values())
     with run.watch.stage("resample"):
         to_network(run.volume.voxels, grid, start, windows, batch[0, : len(windows)])
     with run.watch.stage("maps"):
-        fill_click_channels(spec, hints.on, hints.beside, hints.before, batch[0])
+        drawn, workspace.drawn = workspace.drawn, None
+        fill_click_channels(spec, hints.on, hints.beside, hints.before, batch[0], drawn)
+        workspace.drawn = hints.on, hints.beside
     with run.watch.stage("network"):
         logits: NDArray[np.float32] = run.model.engine.run(batch)[0, 0]
     run.patches += 1

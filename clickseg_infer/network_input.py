@@ -22,6 +22,7 @@ def fill_click_channels(
     negative: Sequence[Index],
     previous: NDArray[np.float32],
     out: NDArray[np.float32],
+    drawn: tuple[Sequence[Index], Sequence[Index]] | None = None,
 ) -> None:
     """Fill every channel that is not CT; the CT channels must be there already.
 
@@ -33,16 +34,19 @@ def fill_click_channels(
         negative: clicks beside it, likewise.
         previous: (z, y, x) float32, 0 or 1: the mask so far. Not modified.
         out: (C, z, y, x) float32; channels after the CT ones are overwritten.
+        drawn: the positive and the negative clicks that `out` was filled with before, if it was;
+            saves clearing it.
     """
     windows = len(spec.hu_windows)
     ct = out[0] if windows == 1 else functools.reduce(np.add, out[:windows]) / np.float32(windows)
     on, beside = centres_of(positive), centres_of(negative)
+    old_on, old_beside = map(centres_of, drawn) if drawn else (None, None)
     for channel, target in zip(spec.channels[windows:], out[windows:], strict=True):
         match channel:
             case "positive":
-                draw_disks(on, spec.click_radius, target)
+                draw_disks(on, spec.click_radius, target, old_on)
             case "negative":
-                draw_disks(beside, spec.click_radius, target)
+                draw_disks(beside, spec.click_radius, target, old_beside)
             case "previous":
                 target[:] = previous
             case "geodesic_positive":

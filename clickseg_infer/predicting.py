@@ -14,14 +14,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from clickseg_infer.boxes import box_at, hull, union
+from clickseg_infer.boxes import Box, box_at, hull, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Look, Run, look, sweep
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import Prediction, joined, reduced
-from clickseg_infer.resample import Box
 from clickseg_infer.volume import Spacing, Volume
 from clickseg_infer.workspace import Workspace
 

@@ -8,6 +8,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from clickseg_infer.boxes import (
+    Box,
     bounds_of,
     origin_of,
     overlap,
@@ -17,7 +18,6 @@ from clickseg_infer.boxes import (
 )
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.file_grid import Index
-from clickseg_infer.resample import Box
 
 
 def _nothing() -> NDArray[np.uint8]:

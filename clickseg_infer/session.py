@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.boxes import Box
 from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.errors import ClickError, VolumeError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.predicting import predict
 from clickseg_infer.prediction import Packed, Prediction, difference, from_mask, pack
-from clickseg_infer.resample import Box
 from clickseg_infer.volume import Volume
 from clickseg_infer.workspace import Workspace
 

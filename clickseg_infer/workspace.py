@@ -1,9 +1,11 @@
 """What answers on one volume keep for each other, and never show."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clickseg_infer.file_grid import Index
 
 
 class Workspace:
@@ -11,9 +13,13 @@ class Workspace:
 
     Belongs to one model, one volume and one thread. It changes what an answer costs, never the
     answer.
+
+    Attributes:
+        drawn: the positive and the negative clicks whose disks the buffer holds; None if unknown.
     """
 
     def __init__(self) -> None:
+        self.drawn: tuple[Sequence[Index], Sequence[Index]] | None = None
         self._batch = np.empty(0, np.float32)
         self._before: dict[Hashable, NDArray[np.float32]] = {}
         self._now: dict[Hashable, NDArray[np.float32]] = {}
@@ -23,9 +29,9 @@ class Workspace:
         self._before, self._now = self._now, {}
 
     def batch(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An array of `shape`, float32, of any content; the same one every time."""
+        """An array of `shape`, float32, as it was left; the same one every time."""
         if self._batch.shape != shape:
-            self._batch = np.empty(shape, np.float32)
+            self._batch, self.drawn = np.empty(shape, np.float32), None
         return self._batch
 
     def recall(self, key: Hashable) -> NDArray[np.float32] | None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from clickseg_infer.boxes import Box
 from clickseg_infer.errors import DatasetError
 from clickseg_infer.files import read_label, read_volume
-from clickseg_infer.resample import Box
 from clickseg_infer.volume import Volume
 
 

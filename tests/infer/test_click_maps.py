@@ -28,10 +28,12 @@ def naive_disks(centres: list, radius: int, shape: tuple) -> np.ndarray:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(voxels, max_size=5), st.integers(0, 6))
-def test_disks_equal_the_naive_ones_bit_for_bit(centres: list, radius: int) -> None:
+@given(st.lists(voxels, max_size=5), st.lists(voxels, max_size=5), st.integers(0, 6))
+def test_disks_equal_the_naive_ones_bit_for_bit(before: list, centres: list, radius: int) -> None:
     out = np.full((20, 16, 24), 7, np.float32)
-    draw_disks(centres_of(centres), radius, out)
+    draw_disks(centres_of(before), radius, out)
+    assert np.array_equal(out, naive_disks(before, radius, out.shape))
+    draw_disks(centres_of(centres), radius, out, drawn=centres_of(before))
     assert np.array_equal(out, naive_disks(centres, radius, out.shape))
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from clickseg_infer import resample
+from clickseg_infer import interpolate
 from clickseg_infer.resample import from_network, mask_to_network, network_grid, to_network
 
 WIDE = [(-1024.0, 1024.0)]
@@ -228,7 +228,7 @@ def test_threads_change_nothing(rng: np.random.Generator, monkeypatch: pytest.Mo
     everywhere = tuple((0, n) for n in voxels.shape)
     answers = []
     for threads in (1, 2, 3, 7):
-        monkeypatch.setattr(resample, "_VOXELS_PER_THREAD", 1)
+        monkeypatch.setattr(interpolate, "_VOXELS_PER_THREAD", 1)
         monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
         patch = read(voxels, grid, (0, 0, 0), grid.shape)
         answers.append((patch, from_network(logits, (0, 0, 0), grid, everywhere, 0.0)))

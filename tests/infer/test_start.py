@@ -63,13 +63,13 @@ def test_a_scan_that_cannot_be_read_leaves_no_model_open(
 
 
 def test_a_first_click_finds_its_kernels_loaded(scan: Path, bright_model: cs.Model) -> None:
-    from clickseg_infer import resample
+    from clickseg_infer import interpolate
 
     start._load_kernels(bright_model)
-    before = list(resample._read.signatures)
+    before = list(interpolate._read.signatures)
     cs.Session(bright_model, cs.read_volume(scan)).click((20, 40, 50))
     assert before
-    assert resample._read.signatures == before
+    assert interpolate._read.signatures == before
 
 
 def test_numba_imports_blas_when_it_is_needed_and_not_before(tiny_onnx: Path, scan: Path) -> None:

@@ -20,7 +20,7 @@ def all_weights(patch: tuple) -> np.ndarray:
 
 def naive_blend(logits: list, starts: list, shape: tuple, origin: tuple) -> np.ndarray:
     """In float64, with a volume of weights, on a block that is wide enough for every patch."""
-    margin = 40
+    margin = 50
     total, weight = np.zeros((2, *np.add(shape, 2 * margin)))
     for patch, start in zip(logits, starts, strict=True):
         at = tuple(

@@ -1,0 +1,57 @@
+"""Contenders side by side: run in turns within one process, compared turn by turn."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def contest(
+    contenders: dict[str, Callable[[], object]], rounds: int, warm: int = 1
+) -> dict[str, dict[str, object]]:
+    """Run every contender once a round, so that whatever else the machine does meets them all.
+
+    Args:
+        contenders: what to time, by name. What they return is dropped.
+        rounds: how often each is timed.
+        warm: rounds before those, which are not timed.
+
+    Returns:
+        For each name `median_ms`, and `ratio`: for each other name the median over the rounds of
+        its own time over the other's in the same round.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(warm + rounds):
+        for name, run in contenders.items():
+            began = time.perf_counter()
+            run()
+            if turn >= warm:
+                times[name].append((time.perf_counter() - began) * 1e3)
+    return {
+        name: {
+            "median_ms": _rounded(np.median(own)),
+            "ratio": {
+                other: _rounded(np.median(np.divide(own, theirs)))
+                for other, theirs in times.items()
+                if other != name
+            },
+        }
+        for name, own in times.items()
+    }
+
+
+def write(name: str, content: dict[str, object]) -> None:
+    """Store what was measured, and on what, as results/<name>.json; print it too."""
+    text = json.dumps({**content, "machine": machine()}, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)
+
+
+def _rounded(value: float) -> float:
+    """Three significant digits: more would be noise."""
+    return float(f"{value:.3g}")

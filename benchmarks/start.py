@@ -1,0 +1,94 @@
+"""From the start of a process to a first mask, and the memory of a session.
+
+Writes results/start.json. Beside `clickseg segment`, with warm caches, stands a process that
+imports PyTorch and MONAI, loads the scan with nibabel, and runs one patch of the same network.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from clickseg_export.onnx_weights import read_initial
+from contest import contest, write
+from scans import scan_file
+
+from clickseg_infer.model import DEFAULT_MODEL
+from clickseg_train.config import read_config
+
+SLICES = 300
+ROUNDS = 9
+CLICK_IJK = (256, 256, 150)
+
+CLICKSEG = "from clickseg_cli.main import main; main()"
+
+TORCH = """
+import sys
+import monai, nibabel, numpy, torch
+from clickseg_train.config import read_config
+from clickseg_train.networks import build_network
+voxels = numpy.asanyarray(nibabel.load(sys.argv[1]).dataobj)
+config = read_config("light")
+channels = len(config.model.spec().channels)
+network = build_network(config.network, channels).eval()
+network.load_state_dict(torch.load(sys.argv[2]))
+with torch.inference_mode():
+    network(torch.zeros(1, channels, *config.model.patch_size))
+"""
+
+SESSION = """
+import json, sys
+import clickseg_infer as cs
+volume, model = cs.open_scan(sys.argv[1])
+session = cs.Session(model, volume)
+z, y, x = (n // 2 for n in volume.shape)
+for number in range(5):
+    session.click((z, y + 9 * number, x + 9 * number), number % 2 == 0)
+lines = [line.split() for line in open("/proc/self/status")]
+kilobytes = {line[0]: int(line[1]) for line in lines if line[0] in ("VmRSS:", "VmHWM:")}
+print(json.dumps([kilobytes["VmRSS:"], kilobytes["VmHWM:"], volume.voxels.nbytes]))
+"""
+
+
+def python(*arguments: object) -> str:
+    """What a fresh interpreter prints."""
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def first_mask(scan: Path, folder: Path) -> dict[str, object]:
+    state, _ = read_initial(DEFAULT_MODEL, read_config("light"))
+    torch.save(state, folder / "state.pt")
+    click = ("--positive", ",".join(map(str, CLICK_IJK)))
+    segment = ("-c", CLICKSEG, "segment", scan, *click, "-o", folder / "mask.nii.gz")
+    return contest(
+        {
+            "clickseg segment": lambda: python(*segment),
+            "torch, monai, nibabel": lambda: python("-c", TORCH, scan, folder / "state.pt"),
+        },
+        ROUNDS,
+    )
+
+
+def memory(scan: Path) -> dict[str, float]:
+    """Of a process with a scan, an engine and a session after five clicks, in megabytes."""
+    resident, peak, voxels = json.loads(python("-c", SESSION, scan))
+    return {
+        "resident_mb": round(resident / 1024),
+        "peak_mb": round(peak / 1024),
+        "scan_mb": round(voxels / 2**20),
+        "resident_to_scan": round(resident * 1024 / voxels, 2),
+    }
+
+
+def main() -> None:
+    scan = scan_file(SLICES)
+    with tempfile.TemporaryDirectory() as folder:
+        started = first_mask(scan, Path(folder))
+    write("start", {"shape": [SLICES, 512, 512], "first_mask": started, "memory": memory(scan)})
+
+
+if __name__ == "__main__":
+    main()
