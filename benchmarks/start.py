@@ -5,16 +5,19 @@ imports PyTorch and MONAI, loads the scan with nibabel, and runs one patch of th
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import onnxruntime
 import torch
 from clickseg_export.onnx_weights import read_initial
 from contest import contest, write
 from scans import scan_file
 
+from clickseg_infer.engines import open_engine
 from clickseg_infer.model import DEFAULT_MODEL
 from clickseg_train.config import read_config
 
@@ -83,11 +86,37 @@ def memory(scan: Path) -> dict[str, float]:
     }
 
 
+def opening(folder: Path) -> dict[str, object]:
+    """Engines opened anew and from what they can keep; only OpenVINO's is worth keeping."""
+    content = DEFAULT_MODEL.read_bytes()
+    patch = read_config("light").model.patch_size
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    optimised = (folder / "optimised.onnx").read_bytes()
+
+    def openvino(cache: Path | str) -> None:
+        os.environ["CLICKSEG_CACHE"] = str(cache)
+        open_engine(content, patch, "openvino").close()
+
+    openvino(folder)
+    return contest(
+        {
+            "openvino": lambda: openvino(""),
+            "openvino, cached": lambda: openvino(folder),
+            "onnxruntime": lambda: open_engine(content, patch, "onnxruntime").close(),
+            "onnxruntime, optimised": lambda: open_engine(optimised, patch, "onnxruntime").close(),
+        },
+        ROUNDS,
+    )
+
+
 def main() -> None:
     scan = scan_file(SLICES)
     with tempfile.TemporaryDirectory() as folder:
-        started = first_mask(scan, Path(folder))
-    write("start", {"shape": [SLICES, 512, 512], "first_mask": started, "memory": memory(scan)})
+        started, opened = first_mask(scan, Path(folder)), opening(Path(folder))
+    content = {"first_mask": started, "memory": memory(scan), "opening": opened}
+    write("start", {"shape": [SLICES, 512, 512], **content})
 
 
 if __name__ == "__main__":

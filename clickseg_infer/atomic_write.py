@@ -55,6 +55,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _same_file(a: Path, b: Path) -> bool:
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
     return os.path.exists(a) and os.path.exists(b) and os.path.samefile(a, b)
 
 

@@ -6,9 +6,11 @@ own order; what goes out lies exactly as the image did, with its header codes
 """
 
 import io
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from isal import isal_zlib
 from isal.igzip import IGzipFile
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -137,11 +139,11 @@ def _read_stream(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
     """Parse a NIfTI stream of at most `most` bytes; voxels go straight to where they stay."""
     try:
         newer = stream.peek(4)[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-        with LoggingOutputSuppressor():  # what is wrong arrives as an exception
+        with _silent(nibabel_logger):  # what is wrong arrives as an exception
             header = (nib.Nifti2Header if newer else nib.Nifti1Header).from_fileobj(stream)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
         offset, scaling = header.get_data_offset(), header.get_slope_inter()
-    except (HeaderDataError, WrapStructError, ValueError) as error:
+    except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise FileError(f"not a NIfTI file: {error}") from error
     _check_header(header)
     needed = offset + math.prod(shape) * dtype.itemsize
@@ -161,6 +163,16 @@ def _read_stream(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
     while stream.read(_CHUNK):  # a gzip member's checksum comes last
         pass
     return header, _scaled(voxels, *scaling)
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_header(header: Any) -> None:

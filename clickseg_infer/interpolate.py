@@ -5,7 +5,6 @@ cannot reach the threshold is not interpolated.
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+
+from clickseg_infer.machine import cores
 
 Taps = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """For each position along an axis: the first tap, the second, and the second's weight."""
@@ -84,6 +85,13 @@ def threshold(
     return mask
 
 
+def has_rows(voxels: NDArray[Any]) -> bool:
+    """Whether voxels are neighbours in memory along an axis, and the others a whole number on."""
+    item = voxels.itemsize
+    strides = [abs(s) for n, s in zip(voxels.shape, voxels.strides, strict=True) if n > 1]
+    return not strides or (min(strides) == item and not any(stride % item for stride in strides))
+
+
 def _in_memory(voxels: NDArray[Any]) -> tuple[NDArray[Any], int, list[int], int]:
     """An array as the line of memory that it spans, whatever its strides.
 
@@ -91,11 +99,12 @@ def _in_memory(voxels: NDArray[Any]) -> tuple[NDArray[Any], int, list[int], int]
         The line; the place of voxel (0, 0, 0) on it; how many places on the next voxel along each
         axis is; and the axis along which that is one place, forwards or backwards.
     """
+    if not has_rows(voxels):
+        voxels = np.ascontiguousarray(voxels)
     item = voxels.itemsize
-    axes = [a for a in range(3) if abs(voxels.strides[a]) == item or voxels.shape[a] == 1]
-    if not axes or any(n % item for n in voxels.strides):
-        return _in_memory(np.ascontiguousarray(voxels))
-    steps = [n // item for n in voxels.strides]
+    # The stride of an axis with one position means nothing.
+    steps = [s // item if n > 1 else 0 for n, s in zip(voxels.shape, voxels.strides, strict=True)]
+    axes = [axis for axis in range(3) if abs(steps[axis]) <= 1]
     spans = [(n - 1) * step for n, step in zip(voxels.shape, steps, strict=True)]
     forwards = voxels[tuple(slice(None, None, -1 if step < 0 else 1) for step in steps)]
     line = as_strided(forwards, (1 + sum(map(abs, spans)),), (item,), writeable=False)
@@ -117,7 +126,7 @@ def _places_in_row(
 
 def _share(count: int, voxels: int, work: Callable[[int, int], None]) -> None:
     """Have `work(first, last)` do positions 0 to `count`, in threads if it is about many voxels."""
-    threads = min(count, os.cpu_count() or 1, max(1, voxels // _VOXELS_PER_THREAD))
+    threads = min(count, cores(), max(1, voxels // _VOXELS_PER_THREAD))
     if threads <= 1:
         work(0, count)
         return

@@ -47,7 +47,7 @@ MAX_PATCHES = 12
 """A look that grows beyond this many patches stops growing."""
 
 MAX_SWEEP_VOXELS = 2**30
-"""A sweep of more voxels of the network's grid is refused; it would need 8 bytes for each."""
+"""A sweep of more voxels of the network's grid is refused; it would need 4 bytes for each."""
 
 _GROW_OVERLAP = 0.25
 
@@ -182,8 +182,10 @@ def _hints(
         if known.box is not None:
             mask_to_network(known.crop, known.box, grid, start, before)
         for other, found in done.items():
-            ours, theirs = _overlap(start, other, spec.patch_size)
-            before[ours] = found[theirs] > spec.threshold_logit
+            shared = overlap(box_at(start, spec.patch_size), box_at(other, spec.patch_size))
+            if shared is not None:
+                theirs = found[slices_of(shared, other)]
+                before[slices_of(shared, start)] = theirs > spec.threshold_logit
     near: dict[bool, list[Index]] = {True: [], False: []}
     reach = spec.click_radius
     for click in clicks:
@@ -243,7 +245,7 @@ def _found(
         inside = np.ascontiguousarray(inside[slices_of(extent)])
         others = _not_clicked(inside, _plus(origin, origin_of(extent)), grid, clicks, known)
         if others is not None:
-            logits = logits.copy()
+            logits = logits if logits.flags.writeable else logits.copy()
             logits[slices_of(extent)][others] = stitch.UNCOVERED
             extent = bounds_of(inside & ~others, origin_of(extent))
             if extent is None:
@@ -314,15 +316,3 @@ def _extent(starts: list[Index], patch: Index) -> tuple[Index, Index]:
     boxes = (box_at(start, patch) for start in starts)
     whole = functools.reduce(hull, boxes)
     return origin_of(whole), shape_of(whole)
-
-
-def _overlap(
-    start: Index, other: Index, size: Index
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The slices in which two patches of one size overlap, in each one's voxels; maybe empty."""
-    ours, theirs = [], []
-    for a, b, n in zip(start, other, size, strict=True):
-        low, high = max(a, b), max(max(a, b), min(a, b) + n)
-        ours.append(slice(low - a, high - a))
-        theirs.append(slice(low - b, high - b))
-    return tuple(ours), tuple(theirs)

@@ -8,8 +8,14 @@ from typing import Any
 
 def machine() -> dict[str, Any]:
     """The processor, what it has that matters here, and how many cores may be used."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "python": platform.python_version()}
+    return {"processor": _processor(), "cores": cores(), "python": platform.python_version()}
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -62,8 +62,7 @@ def predict(
         EngineError: the engine failed.
     """
     clicks, began = tuple(clicks), time.perf_counter()
-    if budget_ms is not None and not budget_ms > 0:
-        raise ClickError(f"a budget must be positive milliseconds, not {budget_ms}")
+    check_budget(budget_ms)
     answer = Prediction((), volume.shape) if previous is None else previous
     nothing = answer.box is None and not answer.clicks
     (check_clicks if nothing else check_places)(clicks, volume)
@@ -82,6 +81,12 @@ def predict(
     if whole_volume:
         answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
     return replace(answer, patches=run.patches, ms=run.watch.ms, final=run.final)
+
+
+def check_budget(budget_ms: float | None) -> None:
+    """Raise ClickError unless a budget is None or positive milliseconds."""
+    if budget_ms is not None and not budget_ms > 0:
+        raise ClickError(f"a budget must be positive milliseconds, not {budget_ms}")
 
 
 def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:

@@ -32,7 +32,7 @@ class Prediction:
         clicks: that led to this mask, in order.
         shape: the volume's shape (z, y, x).
         box: the smallest box that holds the mask, or None for an empty mask.
-        crop: (z, y, x) uint8, 0 or 1: the mask within `box`. Not to be modified.
+        crop: (z, y, x) uint8, 0 or 1: the mask within `box`. Made read-only.
         patches: how many patches the network ran since the answer this one continues.
         ms: milliseconds by stage since then.
         final: False where a budget ended before the latest click was answered in full.
@@ -47,6 +47,9 @@ class Prediction:
     ms: dict[str, float] = field(default_factory=dict)
     final: bool = True
     swept: bool = False
+
+    def __post_init__(self) -> None:
+        self.crop.flags.writeable = False
 
     @property
     def mask(self) -> NDArray[np.uint8]:

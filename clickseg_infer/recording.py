@@ -80,7 +80,12 @@ def record(session: Session) -> Recording:
 
 
 def replay(
-    model: Model, volume: Volume, recording: Recording, mask: NDArray[Any] | None = None
+    model: Model,
+    volume: Volume,
+    recording: Recording,
+    mask: NDArray[Any] | None = None,
+    *,
+    expect: bool = False,
 ) -> Iterator[Step]:
     """Answer the recorded clicks one after the other.
 
@@ -89,21 +94,38 @@ def replay(
         volume: the scan.
         recording: from `read_recording` or `record`.
         mask: (z, y, x), what the recorded session began with, if it did not begin with nothing.
+        expect: whether every mask must be the recorded one.
 
     Raises:
-        ClickError: the clicks cannot be answered.
+        ClickError: there are no clicks, or they cannot be answered.
         EngineError: the engine failed.
+        ReplayError: `expect`, and something differs from what was recorded; the first is named.
     """
-    session = Session(model, volume, mask)
-    session.set_clicks(recording.clicks)
-    for answer in session.each_answer():
-        yield Step(answer, mask_hash(answer), recording.masks.get(len(answer.clicks), ""))
+    if not recording.clicks:
+        raise ClickError("there are no clicks to replay")
+    if expect:
+        check_same(recording, model, volume, mask)
+    replayed = set()
+    for answer in Session(model, volume, mask).each_answer(recording.clicks):
+        count = len(answer.clicks)
+        step = Step(answer, mask_hash(answer), recording.masks.get(count, ""))
+        if expect and step.mask != step.recorded:
+            raise ReplayError(
+                f"the mask after click {count} differs: "
+                f"recorded was {step.recorded or 'none'}, this is {step.mask}"
+            )
+        replayed.add(count)
+        yield step
+    if expect and set(recording.masks) != replayed:
+        raise ReplayError(f"masks were recorded after clicks {sorted(recording.masks)}")
 
 
 def check_same(
     recording: Recording, model: Model, volume: Volume, mask: NDArray[Any] | None = None
 ) -> None:
-    """Raise ReplayError unless a replay must lead to the recorded masks.
+    """Raise ReplayError if a replay cannot be expected to lead to the recorded masks.
+
+    In bfloat16 another kind of CPU, or another version of the engine, may differ all the same.
 
     Raises:
         ReplayError: nothing was recorded, or of another image, model, engine, precision or first

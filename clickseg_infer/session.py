@@ -1,6 +1,8 @@
 """A session: the clicks on one object, and the way back. It remembers; it never computes."""
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.errors import ClickError, VolumeError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
-from clickseg_infer.predicting import predict
+from clickseg_infer.predicting import check_budget, predict
 from clickseg_infer.prediction import Packed, Prediction, difference, from_mask, pack
 from clickseg_infer.volume import Volume
 from clickseg_infer.workspace import Workspace
@@ -20,7 +22,8 @@ from clickseg_infer.workspace import Workspace
 class Session:
     """Clicks on one object of one volume.
 
-    Every answer equals `predict(model, volume, session.clicks)`, however the clicks came about.
+    However the clicks came about, every final answer equals `predict(model, volume, session.clicks,
+    session.start)`.
     Earlier answers are kept packed, so that undo and redo compute nothing and copy no volume.
     Not for several threads at once.
 
@@ -28,6 +31,7 @@ class Session:
         model: the network and its spec.
         volume: the scan.
         changed: the smallest box that holds every voxel that the latest action changed, or None.
+        start: the answer to no clicks: the mask that the session began with.
     """
 
     def __init__(self, model: Model, volume: Volume, mask: NDArray[Any] | None = None) -> None:
@@ -52,6 +56,7 @@ class Session:
         self._current = self.start
         self._past: list[Packed] = []
         self._future: list[Packed] = []
+        self._between: list[Packed] = []  # final answers that were computed on the way, never shown
         self._workspace = Workspace()
 
     @property
@@ -122,6 +127,7 @@ class Session:
             ClickError: a budget that is not positive.
             EngineError: the engine failed. The session stays as it was.
         """
+        check_budget(budget_ms)
         self._show(self._current if self.final else self._answer(self.clicks, budget_ms))
         return self.mask
 
@@ -147,24 +153,29 @@ class Session:
         """Forget all clicks, and go back to the mask that the session began with."""
         self._past.clear()
         self._future.clear()
+        self._between.clear()
         self._show(self.start)
 
-    def each_answer(self) -> Iterator[Prediction]:
-        """The final answer after each of the clicks, computed where it is not remembered.
+    def each_answer(self, clicks: Sequence[Click] | None = None) -> Iterator[Prediction]:
+        """The final answer after each click, computed where it is not remembered.
 
         The first is that to the clicks up to the first one that can be answered.
 
+        Args:
+            clicks: to answer; the session's own without them.
+
         Raises:
+            ClickError: they cannot be answered.
             EngineError: the engine failed.
         """
-        answer, first = self.start, 1
-        if self.start.box is None:
-            first += next((n for n, click in enumerate(self.clicks) if click.positive), 0)
-        for count in range(first, len(self.clicks) + 1):
-            answer = self._answer(self.clicks[:count], None, answer)
+        clicks = self.clicks if clicks is None else tuple(clicks)
+        for count in range(self._first_answer(clicks), len(clicks) + 1):
+            answer = self._answer(clicks[:count], None)
+            self._remember(answer)
             yield answer
 
     def _go_to(self, clicks: Clicks, budget_ms: float | None) -> NDArray[np.uint8]:
+        check_budget(budget_ms)
         answer = self._answer(clicks, budget_ms)
         self._past.append(pack(self._current))
         self._future.clear()
@@ -174,25 +185,55 @@ class Session:
     def _show(self, answer: Prediction) -> None:
         self.changed = None if answer is self._current else difference(self._current, answer)
         self._current = answer
+        # What the answer builds on stays: a refinement, a removal or a recording may ask for it.
+        self._between = [a for a in self._between if a.clicks == answer.clicks[: len(a.clicks)]]
 
-    def _answer(
-        self, clicks: Clicks, budget_ms: float | None, known: Prediction | None = None
-    ) -> Prediction:
-        """The answer to `clicks`, from the longest beginning of them that has been answered."""
-        beginnings: list[Prediction | Packed] = [
-            answer
-            for answer in (self.start, self._current, *self._past, *self._future, known)
-            if answer is not None and answer.final and answer.clicks == clicks[: len(answer.clicks)]
-        ]
+    def _answer(self, clicks: Clicks, budget_ms: float | None) -> Prediction:
+        """The answer to `clicks`, from the longest beginning of them that has been answered.
+
+        Final answers on the way are remembered: where a budget ends early, they are not lost.
+        """
+        began = time.perf_counter()
+        answer = self._longest_known(clicks)
+        patches = 0
+        spent: dict[str, float] = {}
+        first = max(len(answer.clicks) + 1, self._first_answer(clicks))
+        for count in range(first, len(clicks) + 1):
+            left = None
+            if budget_ms is not None and count == len(clicks):
+                left = max(1e-3, budget_ms - (time.perf_counter() - began) * 1e3)
+            answer = predict(
+                self.model,
+                self.volume,
+                clicks[:count],
+                answer,
+                budget_ms=left,
+                workspace=self._workspace,
+            )
+            patches += answer.patches
+            spent = {n: spent.get(n, 0.0) + answer.ms.get(n, 0.0) for n in {**spent, **answer.ms}}
+            if count < len(clicks):
+                self._remember(answer)
+        return replace(answer, patches=patches, ms=spent) if first <= len(clicks) else answer
+
+    def _remember(self, answer: Prediction) -> None:
+        """Keep a final answer that is not shown."""
+        if all(known.clicks != answer.clicks for known in self._known()):
+            self._between.append(pack(answer))
+
+    def _known(self) -> list[Prediction | Packed]:
+        """All final answers that are remembered."""
+        shown: list[Prediction | Packed] = [self.start, self._current]
+        everything = [*shown, *self._past, *self._future, *self._between]
+        return [answer for answer in everything if answer.final]
+
+    def _longest_known(self, clicks: Clicks) -> Prediction:
+        beginnings = [a for a in self._known() if a.clicks == clicks[: len(a.clicks)]]
         longest = max(beginnings, key=lambda answer: len(answer.clicks))
-        previous = longest.unpack() if isinstance(longest, Packed) else longest
-        if not clicks or previous.clicks == clicks:
-            return previous
-        return predict(
-            self.model,
-            self.volume,
-            clicks,
-            previous,
-            budget_ms=budget_ms,
-            workspace=self._workspace,
-        )
+        return longest.unpack() if isinstance(longest, Packed) else longest
+
+    def _first_answer(self, clicks: Clicks) -> int:
+        """How many of the clicks it takes until there is something to answer."""
+        if self.start.box is not None:
+            return 1
+        return next((n for n, click in enumerate(clicks, start=1) if click.positive), len(clicks))

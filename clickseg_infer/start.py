@@ -48,7 +48,11 @@ def open_scan(
 
 def _load(path: PathLike | None, engine: str, precision: str) -> Model:
     model = load_model(path, engine=engine, precision=precision)
-    _load_kernels(model)
+    try:
+        _load_kernels(model)
+    except BaseException:
+        model.close()
+        raise
     return model
 
 
@@ -61,7 +65,7 @@ def _load_kernels(model: Model) -> None:
     _import_numba_without_blas()
 
     def everywhere(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ones((len(batch), 1, *batch.shape[2:]), np.float32)
+        return np.full((len(batch), 1, *batch.shape[2:]), 100, np.float32)
 
     stand_in = Model(replace(model.spec, patch_size=(32, 32, 32)), FunctionEngine(everywhere))
     volume = Volume(np.zeros((8, 8, 8), np.int16), np.eye(4))

@@ -37,7 +37,8 @@ def blend(
 
     Each voxel is the Gaussian-weighted mean of the patches that contain it, so a constant
     prediction stays constant everywhere, borders included. What no patch covers is UNCOVERED.
-    The block that is returned is all the memory that it takes.
+    The block that is returned is all the memory that it takes; a patch that is the whole block is
+    returned as it is.
 
     Args:
         logits: P arrays (z, y, x) float32, all of one size, consumed one by one. Not modified.
@@ -51,10 +52,12 @@ def blend(
     if len(starts) == 0:
         return np.full(shape, UNCOVERED, np.float32)
     places = np.array(starts, np.int64) - np.array(origin, np.int64)
+    if len(starts) == 1 and not places.any():
+        logits = list(logits)
+        if logits[0].shape == shape:
+            return logits[0]
     block = np.zeros(shape, np.float32)
     for patch, place in zip(logits, places, strict=True):
-        if len(starts) == 1 and patch.shape == shape and not place.any():
-            return patch.copy()
         weights = gaussian_weights(patch.shape)
         _add(patch, place, *weights, block)
     _normalise(block, places, *weights)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import FileGrid, Index
+from clickseg_infer.interpolate import has_rows
 
 Spacing = tuple[float, float, float]
 
@@ -33,7 +34,8 @@ class Volume:
     file_grid: FileGrid | None = None
 
     def __post_init__(self) -> None:
-        voxels = _as_hounsfield(np.asarray(self.voxels)).view()
+        voxels = _as_hounsfield(np.asarray(self.voxels))
+        voxels = (voxels if has_rows(voxels) else np.ascontiguousarray(voxels)).view()
         voxels.flags.writeable = False
         affine = _checked_affine(self.affine)
         affine.flags.writeable = False

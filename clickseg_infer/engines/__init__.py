@@ -30,6 +30,8 @@ class Engine(Protocol):
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) float32, not modified, to logits (N, 1, z, y, x) float32.
 
+        The logits are a new array, which the caller keeps.
+
         Raises:
             EngineError: the engine failed.
         """

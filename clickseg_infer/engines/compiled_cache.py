@@ -7,6 +7,7 @@ folder; empty, it turns the cache off.
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,13 +41,17 @@ def read_entry(key: str) -> memoryview | None:
     return compiled if digest == _digest(key, compiled) else None
 
 
-def write_entry(key: str, compiled: bytes) -> None:
-    """Keep a compiled model, and drop the least recently used ones beyond the cache's bounds."""
+def write_entry(key: str, export: Callable[[], bytes]) -> None:
+    """Keep a compiled model, and drop the least recently used ones beyond the cache's bounds.
+
+    Without a cache it is not even exported.
+    """
     path = _path(key)
     if path is None:
         return
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
+        compiled = export()
         write_whole(path, _digest(key, compiled) + compiled)
         _drop_oldest(path.parent)
 

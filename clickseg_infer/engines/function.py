@@ -21,7 +21,7 @@ class FunctionEngine:
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) to logits (N, 1, z, y, x); see `Engine.run`."""
-        return self._function(batch)
+        return np.array(self._function(batch), np.float32)  # a copy: functions reuse theirs
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -2,6 +2,7 @@
 
 import io
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,12 @@ def _compiled(content: bytes, patch: Index, precision: str) -> Any:
     channels = model.input(0).get_partial_shape()[1]
     model.reshape([1, channels.get_length(), *patch])
     compiled = core.compile_model(model, "CPU", options)
-    exported = io.BytesIO()
-    compiled.export_model(exported)
-    write_entry(key, exported.getvalue())
+    with suppress(RuntimeError):
+        write_entry(key, partial(_exported, compiled))
     return compiled
+
+
+def _exported(compiled: Any) -> bytes:
+    stream = io.BytesIO()
+    compiled.export_model(stream)
+    return stream.getvalue()

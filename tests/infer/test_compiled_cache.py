@@ -75,7 +75,7 @@ def test_an_intact_entry_that_openvino_refuses_is_compiled_again(
 ) -> None:
     expected = logits(tiny_onnx)
     (entry,) = cache.iterdir()
-    write_entry(entry.stem, b"not what OpenVINO exports")
+    write_entry(entry.stem, lambda: b"not what OpenVINO exports")
     assert np.array_equal(logits(tiny_onnx), expected)
     assert len(compilations) == 2
 
@@ -114,7 +114,7 @@ def test_the_users_cache_folder_is_the_default(
 ) -> None:
     monkeypatch.delenv("CLICKSEG_CACHE")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "clickseg")
-    write_entry("key", b"compiled")
+    write_entry("key", lambda: b"compiled")
     assert read_entry("key") == b"compiled"
     assert [path.name for path in (tmp_path / "clickseg").iterdir()] == ["key.compiled"]
 
@@ -126,13 +126,13 @@ def test_the_least_recently_used_entries_go_first(
     cache.mkdir(parents=True)
     (cache / "somebody's.txt").touch()
     for age, name in enumerate("cba"):
-        write_entry(name, b"compiled")
+        write_entry(name, lambda: b"compiled")
         os.utime(cache / f"{name}.compiled", (1000 - age, 1000 - age))
     assert read_entry("a") == b"compiled"
-    write_entry("d", b"compiled")
+    write_entry("d", lambda: b"compiled")
     kept = {"a.compiled", "c.compiled", "d.compiled", "somebody's.txt"}
     assert {path.name for path in cache.iterdir()} == kept
     monkeypatch.setattr(compiled_cache, "_MOST_BYTES", 2 * len((cache / "a.compiled").read_bytes()))
-    write_entry("e", b"compiled")
+    write_entry("e", lambda: b"compiled")
     assert len(list(cache.iterdir())) == 3
     assert read_entry("e") == b"compiled"

@@ -105,7 +105,10 @@ def bad_files() -> dict[str, bytes]:
     negative[42:44] = np.array([-4], "<i2").tobytes()
     odd = bytearray(good)
     odd[40:42] = np.array([9], "<i2").tobytes()
+    nowhere = bytearray(good)
+    nowhere[108:112] = np.array([np.inf], "<f4").tobytes()
     return {
+        "begins_nowhere.nii": bytes(nowhere),
         "truncated.nii": good[:-50],
         "claims_16_gigabytes.nii": bytes(claims),
         "claims_16_gigabytes.nii.gz": gzip.compress(bytes(claims)),
@@ -347,3 +350,18 @@ def test_oblique_files_keep_their_geometry(
         assert volume.voxels[zyx] == stored[ijk]
         expected = (nib.load(path).affine @ [*ijk, 1])[:3]
         assert np.allclose(volume.ras_of_zyx(zyx), expected, atol=1e-3)
+
+
+def test_nibabels_own_messages_are_held_back_and_come_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    from nibabel.imageglobals import logger
+
+    odd = bytearray(nib.Nifti1Image(np.ones((4, 4, 4), np.int16), np.eye(4)).to_bytes())
+    odd[70:72] = np.array([1536], "<i2").tobytes()  # a data type that nibabel complains about
+    (tmp_path / "odd.nii").write_bytes(odd)
+    handlers, level = list(logger.handlers), logger.level
+    with pytest.raises(cs.ClicksegError, match="odd"):
+        cs.read_volume(tmp_path / "odd.nii")
+    assert capfd.readouterr() == ("", "")
+    assert (list(logger.handlers), logger.level) == (handlers, level)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from stand_ins import bright, make_ball, make_spec
 
 import clickseg_infer as cs
@@ -36,3 +37,9 @@ def test_every_click_is_measured_and_the_same_places_are_clicked() -> None:
     places.clear()
     measure(model, volume, 12, seed=4)
     assert places != first
+
+
+def test_a_scan_without_a_body_is_refused() -> None:
+    air = cs.Volume(np.full((8, 8, 8), -1000, np.int16), np.eye(4))
+    with pytest.raises(cs.VolumeError, match="no body"):
+        measure(cs.Model(make_spec(), cs.FunctionEngine(bright)), air, 1)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,4 +125,19 @@ def test_plain_click_files_hold_no_masks(
     assert recording.masks == {}
     assert len(list(cs.replay(bright_model, ball_volume, recording))) == 1
     with pytest.raises(cs.ReplayError, match="no recorded masks"):
-        check_same(recording, bright_model, ball_volume)
+        list(cs.replay(bright_model, ball_volume, recording, expect=True))
+    with pytest.raises(cs.ClickError, match="no clicks"):
+        list(cs.replay(bright_model, ball_volume, replace(recording, clicks=())))
+
+
+@pytest.mark.parametrize("masks", [{99: "x"}, {1: None, 99: "x"}, {2: None}])
+def test_every_mask_must_have_been_recorded_and_every_recorded_one_replayed(
+    masks: dict, bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    session = cs.Session(bright_model, ball_volume)
+    session.click(CENTRE)
+    session.click((20, 40, 65))
+    recording = cs.record(session)
+    kept = {n: recording.masks.get(n, text) for n, text in masks.items()}
+    with pytest.raises(cs.ReplayError, match="recorded"):
+        list(cs.replay(bright_model, ball_volume, replace(recording, masks=kept), expect=True))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+import clickseg_infer as cs
 from clickseg_infer import interpolate
 from clickseg_infer.resample import from_network, mask_to_network, network_grid, to_network
 
@@ -235,3 +236,16 @@ def test_threads_change_nothing(rng: np.random.Generator, monkeypatch: pytest.Mo
     for patch, mask in answers[1:]:
         assert np.array_equal(patch, answers[0][0])
         assert np.array_equal(mask, answers[0][1])
+
+
+def test_any_strides_give_the_same_patch(rng: np.random.Generator) -> None:
+    apart = rng.integers(-1000, 1000, (12, 24, 32)).astype(np.int16)[:, :, ::2]
+    fields = np.zeros(1, [("a", "u1"), ("v", "i2", (12, 24))])["v"]
+    for voxels in (apart, fields):
+        assert not interpolate.has_rows(voxels) or voxels.shape[0] == 1
+        volume = cs.Volume(voxels, np.eye(4))
+        assert interpolate.has_rows(volume.voxels)  # once, so that no patch pays for it
+        grid = network_grid(voxels.shape, (1.0, 1.0, 1.0), (1.5, 1.5, 1.5))
+        ours = read(voxels, grid, (0, 0, 0), grid.shape)
+        plain = read(np.array(voxels, order="C"), grid, (0, 0, 0), grid.shape)
+        assert np.array_equal(ours, plain)

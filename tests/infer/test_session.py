@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import bright, make_ball, make_spec
+from stand_ins import bright, make_ball, make_spec, touchy
 
 import clickseg_infer as cs
+from clickseg_infer.look import Run, look
+from clickseg_infer.workspace import Workspace
 
 CENTRE = (20, 40, 50)
 
@@ -50,25 +52,45 @@ def test_a_refused_click_leaves_the_session_as_it_was(
     assert np.array_equal(session.mask, mask)
 
 
-def test_a_failing_engine_leaves_the_session_as_it_was(
-    bright_model: cs.Model, ball_volume: cs.Volume
-) -> None:
-    def fail(_: np.ndarray) -> np.ndarray:
-        raise cs.EngineError("no power")
+def test_a_failing_engine_leaves_the_session_as_it_was(ball_volume: cs.Volume) -> None:
+    left = [100]
 
-    session = cs.Session(cs.Model(bright_model.spec, cs.FunctionEngine(fail)), ball_volume)
-    with pytest.raises(cs.EngineError, match="power"):
-        session.click(CENTRE)
-    assert session.clicks == ()
+    def failing(batch: np.ndarray) -> np.ndarray:
+        left[0] -= 1
+        if left[0] < 0:
+            raise cs.EngineError("no power")
+        return touchy(batch)
+
+    session = cs.Session(cs.Model(make_spec(), cs.FunctionEngine(failing)), ball_volume)
+    session.click(CENTRE)
+    session.click((20, 40, 60))
+    mask, changed = session.mask, session.changed
+    for runs in (0, 1):
+        left[0] = runs
+        with pytest.raises(cs.EngineError, match="power"):
+            session.remove(0)
+        assert [click.zyx for click in session.clicks] == [CENTRE, (20, 40, 60)]
+        assert np.array_equal(session.mask, mask)
+        assert session.changed == changed
+    left[0] = 100
+    assert session.undo()
+    assert session.redo()
+    after = session.click((20, 45, 50))
+    fresh = cs.predict(session.model, ball_volume, session.clicks)
+    assert np.array_equal(after, fresh.mask)
 
 
 places = st.tuples(st.integers(12, 28), st.integers(30, 50), st.integers(40, 60))
 budgets = st.sampled_from([None, 1e-6, 1e6])
+several = st.lists(st.builds(cs.Click, places, st.booleans()), max_size=3)
 actions = st.one_of(
     st.tuples(st.just("click"), places, st.booleans(), budgets),
     st.tuples(st.just("remove"), st.integers(0, 5)),
     st.tuples(st.just("refine"), budgets),
-    st.sampled_from([("undo",), ("redo",)]),
+    st.tuples(
+        st.just("set_clicks"), st.lists(st.builds(cs.Click, places, st.booleans()), max_size=3)
+    ),
+    st.sampled_from([("undo",), ("redo",), ("reset",)]),
 )
 
 
@@ -83,7 +105,8 @@ def act(session: cs.Session, action: str, *arguments: object) -> None:
 @settings(max_examples=30, deadline=None)
 @given(steps=st.lists(actions, max_size=10), begun=st.booleans())
 def test_every_state_equals_a_recomputation(steps: list, begun: bool) -> None:
-    model, volume = cs.Model(make_spec(), cs.FunctionEngine(bright)), make_ball(60.0, (60, 90, 110))
+    model = cs.Model(make_spec(), cs.FunctionEngine(touchy))
+    volume = make_ball(60.0, (60, 90, 110))
     mask = (make_ball(15.0, volume.shape).voxels > 0) if begun else None
     session = cs.Session(model, volume, mask)
     for action, *arguments in steps:
@@ -138,6 +161,79 @@ def test_a_budget_stops_the_patches_and_refine_goes_on_where_they_stopped() -> N
     assert np.array_equal(session.refine(), expected.mask)
     with pytest.raises(cs.ClickError, match="budget"):
         session.click((40, 80, 101), budget_ms=float("nan"))
+
+
+def test_refining_goes_on_however_many_clicks_were_cut_short() -> None:
+    volume = make_ball(70.0, (80, 160, 200))
+    model, runs = counting(touchy)
+    session = cs.Session(model, volume)
+    for place in ((40, 80, 100), (40, 80, 60), (45, 90, 90)):
+        session.click(place, budget_ms=1e-6)
+        assert not session.final
+    runs.clear()
+    while not session.final:
+        before = len(runs)
+        session.refine(budget_ms=1e-6)
+        assert len(runs) == before + 1
+    assert np.array_equal(session.mask, cs.predict(model, volume, session.clicks).mask)
+
+
+def test_an_answer_on_the_way_is_computed_once() -> None:
+    volume, clicks = make_ball(25.0), [cs.Click((20, 40, x)) for x in (45, 50, 55, 60)]
+    model, runs = counting(touchy)
+    session = cs.Session(model, volume)
+    session.set_clicks(clicks)
+    before = len(runs)
+    answers = list(session.each_answer())
+    assert [len(answer.clicks) for answer in answers] == [1, 2, 3, 4]
+    assert len(runs) == before
+
+
+@pytest.mark.parametrize("what", ["spacing", "start", "on", "beside", "before"])
+def test_a_patch_is_known_again_by_everything_that_its_input_has(what: str) -> None:
+    volume, workspace = make_ball(25.0, (80, 160, 200)), Workspace()
+    model, runs = counting(touchy)
+    run = Run(model, volume, workspace)
+    mask = cs.predict(model, volume, [cs.Click((40, 80, 100))])
+    nothing = cs.Prediction((), volume.shape)
+    usual: dict = {
+        "clicks": (cs.Click((40, 80, 100)), cs.Click((40, 80, 120), False)),
+        "known": mask,
+        "spacing_mm": (4.0, 4.0, 4.0),
+        "centre": (40.0, 80.0, 100.0),
+    }
+    on, beside = usual["clicks"]
+    changes: dict = {
+        "spacing": {"spacing_mm": (4.0, 4.0, 3.9)},
+        "start": {"centre": (40.0, 90.0, 100.0)},
+        "on": {"clicks": (cs.Click((40, 80, 105)), beside)},
+        "beside": {"clicks": (on, cs.Click((40, 84, 120), False))},
+        "before": {"known": nothing},
+    }
+    look(run, **usual)
+    before = len(runs)
+    look(run, **usual)
+    assert len(runs) == before
+    changed = look(run, **{**usual, **changes[what]})
+    assert len(runs) > before
+    fresh = look(Run(model, volume), **{**usual, **changes[what]})
+    assert np.array_equal(changed.found.mask, fresh.found.mask)
+
+
+def test_an_engine_may_reuse_its_array() -> None:
+    volume, kept = make_ball(70.0, (80, 160, 200)), np.empty((1, 1, 32, 32, 32), np.float32)
+
+    def reusing(batch: np.ndarray) -> np.ndarray:
+        kept[:] = bright(batch)
+        return kept
+
+    click = [cs.Click((40, 80, 100))]
+    ours, theirs = (
+        cs.predict(cs.Model(make_spec(), cs.FunctionEngine(f)), volume, click)
+        for f in (bright, reusing)
+    )
+    assert ours.patches > 1
+    assert np.array_equal(ours.mask, theirs.mask)
 
 
 def test_the_clock_decides_nothing_without_a_budget_and_nothing_final_is_cut_short(

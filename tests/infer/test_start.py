@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import clickseg_infer as cs
-from clickseg_infer import start
 
 
 @pytest.fixture
@@ -62,14 +61,18 @@ def test_a_scan_that_cannot_be_read_leaves_no_model_open(
     assert [model.spec.name for model in closed] == ["tiny"]
 
 
-def test_a_first_click_finds_its_kernels_loaded(scan: Path, bright_model: cs.Model) -> None:
-    from clickseg_infer import interpolate
-
-    start._load_kernels(bright_model)
-    before = list(interpolate._read.signatures)
-    cs.Session(bright_model, cs.read_volume(scan)).click((20, 40, 50))
-    assert before
-    assert interpolate._read.signatures == before
+def test_a_first_click_finds_its_kernels_loaded(scan: Path, tiny_onnx: Path) -> None:
+    code = (
+        "import clickseg_infer as cs\n"
+        f"volume, model = cs.open_scan({str(scan)!r}, {str(tiny_onnx)!r})\n"
+        "from clickseg_infer import boxes, click_maps, interpolate\n"
+        "kernels = (interpolate._read, interpolate._threshold, click_maps._relax, boxes._bounds)\n"
+        "before = [list(kernel.signatures) for kernel in kernels]\n"
+        "assert all(before)\n"
+        "cs.Session(model, volume).click((20, 40, 50))\n"
+        "assert before == [list(kernel.signatures) for kernel in kernels]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_numba_imports_blas_when_it_is_needed_and_not_before(tiny_onnx: Path, scan: Path) -> None:
