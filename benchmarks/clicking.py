@@ -15,7 +15,7 @@ from contest import contest, write
 from monai.apps.deepedit.transforms import AddGuidanceSignalDeepEditd
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
-from scans import scan
+from scans import SPLEEN, scan
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +31,6 @@ from clickseg_train.config import read_config
 from clickseg_train.networks import build_network
 
 SLICES = 300
-SPLEEN = (40, 198, 133)  # (z, y, x) in the real chest; somewhere in the body of a phantom
 ROUNDS = 20
 DEEPEDIT_MM = 1.5
 DEEPEDIT_ROUNDS = 2
@@ -185,7 +184,8 @@ def whole_volume_ms(network: nn.Module, spec: cs.ModelSpec, volume: cs.Volume) -
         ]
         clicks = {"object": [[*at]], "background": []}
         guided = guide({"image": torch.cat(windows), "guidance": clicks})["image"]
-        batch = functional.pad(guided[None], (0,) * 6 + (0, len(spec.channels) - len(guided)))
+        missing = len(spec.channels) - len(guided)
+        batch = functional.pad(torch.as_tensor(guided)[None], (0,) * 6 + (0, missing))
         logits = inferer(batch, network)
         logits = functional.interpolate(logits, size=volume.shape, mode="trilinear")
         (logits[0, 0] > 0).to(torch.uint8).numpy()

@@ -8,6 +8,9 @@ import json
 import os
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+
 from clickseg_train.phantom import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +26,7 @@ TASKS = (
 
 def folders() -> list[Path]:
     """The data sets, in the order in which they are given to `clickseg train`."""
-    own = ("phantoms", "nodule", "unlabelled")
+    own = ("phantoms", "nodule", "lungs", "unlabelled")
     return [*(SHARED / task for task in TASKS), *(OUT / name for name in own)]
 
 
@@ -39,6 +42,7 @@ def main() -> None:
         chest / "imagesTr" / "chest_001.nii.gz",
         chest / "nodule" / "chest_001.nii.gz",
     )
+    lungs(chest / "imagesTr" / "chest_001.nii.gz", chest / "labelsTr" / "chest_001.nii.gz")
     layout(
         "unlabelled",
         {"0": "background"},
@@ -46,6 +50,24 @@ def main() -> None:
         SHARED / "unlabelled" / "chest_r01_001.nii.gz",
     )
     print(" ".join(os.path.relpath(folder) for folder in folders()))
+
+
+def lungs(image: Path, lobes: Path) -> None:
+    """Whole lungs, each the union of its lobes."""
+    names = json.loads((lobes.parents[1] / "dataset.json").read_text())["labels"]
+    stored = nib.load(lobes)
+    values = np.asanyarray(stored.dataobj)
+    whole = np.zeros(values.shape, np.uint8)
+    labels = {"0": "background"}
+    for number, side in enumerate(("left", "right"), start=1):
+        parts = [int(v) for v, n in names.items() if n.startswith("lung_") and n.endswith(side)]
+        whole[np.isin(values, parts)] = number
+        labels[str(number)] = f"lung_{side}"
+    path = OUT / "lungs" / "label.nii.gz"
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        nib.save(nib.Nifti1Image(whole, stored.affine, stored.header), path)
+    layout("lungs", labels, "CC BY 3.0 (TCIA LIDC-IDRI)", image, path)
 
 
 def layout(

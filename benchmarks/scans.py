@@ -11,6 +11,8 @@ from clickseg_train.phantom import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 CHEST = ROOT.parent / "shared" / "data" / "Task23_ChestOrgans" / "imagesTr" / "chest_001.nii.gz"
+SPLEEN = (40, 198, 133)
+"""A voxel (z, y, x) in the real chest's spleen; somewhere in the body of a phantom."""
 FOLDER = ROOT / "data" / "bench"
 
 

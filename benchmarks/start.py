@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from clickseg_export.onnx_weights import read_initial
 from contest import contest, write
-from scans import scan_file
+from scans import SPLEEN, scan_file
 
 from clickseg_infer.engines import open_engine
 from clickseg_infer.model import DEFAULT_MODEL
@@ -23,7 +23,6 @@ from clickseg_train.config import read_config
 
 SLICES = 300
 ROUNDS = 9
-CLICK_IJK = (256, 256, 150)
 
 CLICKSEG = "from clickseg_cli.main import main; main()"
 
@@ -46,7 +45,7 @@ import json, sys
 import clickseg_infer as cs
 volume, model = cs.open_scan(sys.argv[1])
 session = cs.Session(model, volume)
-z, y, x = (n // 2 for n in volume.shape)
+z, y, x = map(int, sys.argv[2:])
 for number in range(5):
     session.click((z, y + 9 * number, x + 9 * number), number % 2 == 0)
 lines = [line.split() for line in open("/proc/self/status")]
@@ -64,7 +63,7 @@ def python(*arguments: object) -> str:
 def first_mask(scan: Path, folder: Path) -> dict[str, object]:
     state, _ = read_initial(DEFAULT_MODEL, read_config("light"))
     torch.save(state, folder / "state.pt")
-    click = ("--positive", ",".join(map(str, CLICK_IJK)))
+    click = ("--positive", ",".join(map(str, SPLEEN[::-1])))
     segment = ("-c", CLICKSEG, "segment", scan, *click, "-o", folder / "mask.nii.gz")
     return contest(
         {
@@ -77,7 +76,7 @@ def first_mask(scan: Path, folder: Path) -> dict[str, object]:
 
 def memory(scan: Path) -> dict[str, float]:
     """Of a process with a scan, an engine and a session after five clicks, in megabytes."""
-    resident, peak, voxels = json.loads(python("-c", SESSION, scan))
+    resident, peak, voxels = json.loads(python("-c", SESSION, scan, *SPLEEN))
     return {
         "resident_mb": round(resident / 1024),
         "peak_mb": round(peak / 1024),

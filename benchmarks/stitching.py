@@ -36,11 +36,11 @@ def clickseg(volume: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def patches(volume: NDArray[np.float32], starts: list[Index]) -> Iterator[NDArray[np.float32]]:
-    """What a network would give, in one array that is used again and again, as engines do."""
-    patch = np.empty(PATCH, np.float32)
+    """What the network gives: the same copies as the peers'."""
     for start in starts:
-        np.copyto(patch, volume[tuple(slice(a, a + n) for a, n in zip(start, PATCH, strict=True))])
-        yield patch
+        window = volume[tuple(slice(a, a + n) for a, n in zip(start, PATCH, strict=True))]
+        with torch.inference_mode():
+            yield copies(1, torch.from_numpy(window)[None, None])[0, 0].numpy()
 
 
 def copies(channels: int, patch: torch.Tensor) -> torch.Tensor:

@@ -8,14 +8,20 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "training.md",
+    ROOT / "docs" / "performance.md",
     ROOT / "clickseg_infer" / "models" / "light.md",
 )
+PATCH = "torch and MONAI, back to the patch's box"
+WHOLE = "torch and MONAI, back to the whole scan"
+KEPT, EDT, BFS = "clickseg", "scipy distance transform", "f-BRS breadth first, stopped"
+MONAI_1, MONAI_2, NNUNET = "MONAI, 1 channel", "MONAI, 2 channels", "nnU-Net, 2 channels"
 SHOWN = (1, 2, 3, 5, 10)
 MEASURES = {
     "Dice": "mean_dice",
@@ -25,7 +31,7 @@ MEASURES = {
 
 
 def accuracy() -> str:
-    result = json.loads((HERE / "results" / "accuracy.json").read_text())
+    result = loaded("accuracy")
     lines = ["| after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
     lines.append("|---" * (len(SHOWN) + 2) + "|")
     for group, found in result["groups"].items():
@@ -39,7 +45,7 @@ def accuracy() -> str:
 
 
 def ablation() -> str:
-    result = json.loads((HERE / "results" / "ablation.json").read_text())
+    result = loaded("ablation")
     lines = [
         f"| {result['steps']} steps | training, click 1 | 3 | 5 | validation, click 1 | 3 | 5 |",
         "|---" * 7 + "|",
@@ -52,19 +58,89 @@ def ablation() -> str:
 
 
 def engines() -> str:
-    result = json.loads((HERE / "results" / "engines.json").read_text())
+    result = loaded("engines")
     lines = ["| engine | ms for one 96^3 patch | ratio |", "|---|---|---|"]
     for name, row in sorted(result["engines"].items(), key=lambda item: item[1]["median_ms"]):
         lines.append(f"| {name} | {row['median_ms']:.0f} | {row['ratio']:.2f} |")
-    machine = result["machine"]
     drawn = f"Drawing the patch's click channels, cues included: {result['click_channels_ms']} ms"
     lines += ["", f"{drawn} for {result['clicks']} clicks."]
-    lines += ["", f"Measured on {machine['cores']} cores of {machine['processor']}."]
+    lines += ["", f"Measured on {on(result['machine'])}."]
     return "\n".join(lines)
 
 
+def loaded(name: str) -> Any:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
+
+
+def ratio(part: dict[str, Any], ours: str, theirs: str) -> float:
+    return part[ours]["ratio"][theirs]
+
+
+def latency() -> str:
+    """What was asked of every step beside its peers, and what was measured."""
+    clicking, maps, stitching = (loaded(n) for n in ("clicking", "click_maps", "stitching"))
+    resampling, files, start = (loaded(n) for n in ("resampling", "files", "start"))
+    click, drawn, blended = (
+        part["contest" if part is clicking["click"] else "contenders"]
+        for part in (clicking["click"], maps, stitching)
+    )
+    stages, one = clicking["click"]["stages_ms"], "clickseg"
+    back = resampling["from_network"]
+    rows = [
+        ("click to mask, one 96^3 patch", f"{click[one]['median_ms']:.0f} ms", ""),
+        ("beside torch and MONAI, back to the patch's box", ratio(click, one, PATCH), "0.20"),
+        ("beside torch and MONAI, back to the whole scan", ratio(click, one, WHOLE), "0.20"),
+        ("drawing clicks and cues", f"{stages['maps']:.1f} ms", "15 ms"),
+        ("all but network, clicks and cues", f"{clicking['click']['rest_ms']:.1f} ms", "10 ms"),
+        ("DeepEdit's way takes times as long", f"{clicking['click']['deepedit_ratio']}", "200"),
+        ("20 clicks in 600 slices beside 100, p95", clicking["sessions"]["p95_ratio"], "1.15"),
+        ("drawing 5 clicks in 160^3, beside scipy's EDT", ratio(drawn, KEPT, EDT), "0.002"),
+        ("beside f-BRS's search, stopped at the radius", ratio(drawn, KEPT, BFS), "0.02"),
+        ("stitching 200 patches, beside MONAI, 1 channel", ratio(blended, one, MONAI_1), "1.0"),
+        ("beside MONAI, 2 channels", ratio(blended, one, MONAI_2), "0.45"),
+        ("beside nnU-Net", ratio(blended, one, NNUNET), "0.25"),
+        ("memory, in output volumes", blended[one]["memory_in_outputs"], "1.25"),
+        ("to the network's grid, beside torch", of_torch(resampling["to_network"]), "0.10"),
+        ("mask back, an eighth of the scan, beside torch", of_torch(back), "0.07"),
+        ("mask back, one organ", of_torch(resampling["from_network_one_organ"]), "0.07"),
+        ("loading .nii.gz, beside nibabel", ratio(files["load"], one, "nibabel dataobj"), "0.55"),
+        ("saving the mask, beside nibabel", ratio(files["save"], one, "nibabel"), "0.10"),
+        (
+            "process start to first mask, beside torch and MONAI",
+            ratio(start["first_mask"], "clickseg segment", "torch, monai, nibabel"),
+            "0.30",
+        ),
+        ("resident memory, in scans", start["memory"]["resident_to_scan"], "3"),
+    ]
+    lines = ["| what | measured | asked |", "|---|---|---|"]
+    lines += [f"| {what} | {value} | {asked} |" for what, value, asked in rows]
+    return "\n".join([*lines, "", f"Measured on {on(clicking['machine'])}."])
+
+
+def stages() -> str:
+    """Where the milliseconds of a click go."""
+    clicking = loaded("clicking")
+    click, floor = clicking["click"], clicking["floor"]
+    lines = ["| stage | median ms |", "|---|---|"]
+    ordered = sorted(click["stages_ms"].items(), key=lambda item: -item[1])
+    lines += [f"| {name} | {ms:.1f} |" for name, ms in ordered]
+    total = click["contest"]["clickseg"]["median_ms"]
+    lines += [f"| **click to mask** | **{total:.1f}** |", ""]
+    speed = f"{floor['product_gflop_per_s']} GFLOP/s, the speed of a large bfloat16 product there"
+    least = f"its {floor['network_gflop']:.0f} GFLOP would take {floor['network_ms']:.0f} ms"
+    return "\n".join([*lines, f"The network is the most of it: {least} at {speed}."])
+
+
+def of_torch(part: dict[str, Any]) -> float:
+    return ratio(part["contenders"], "clickseg", "torch")
+
+
+def on(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores of {machine['processor']}"
+
+
 def filled(text: str) -> str:
-    for make in (accuracy, ablation, engines):
+    for make in (accuracy, ablation, engines, latency, stages):
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
         text = re.sub(

@@ -99,11 +99,12 @@ def look(
     spacing_mm: Spacing,
     centre: Sequence[float],
     wanted: Box | None = None,
+    follow: bool = True,
 ) -> Look:
     """Run the patch around `centre`, and neighbours while the object touches a patch's face.
 
-    The neighbour that more of the object touches is run first. What lies outside the box `wanted`
-    need not be found.
+    The neighbour that more of the object touches is run first; none is without `follow`. What lies
+    outside the box `wanted` need not be found.
     """
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
@@ -114,6 +115,8 @@ def look(
         del waiting[start]
         hints = _hints(run, grid, start, clicks, known, done)
         done[start] = _patch_logits_once(run, grid, start, hints)
+        if not follow:
+            break
         inside = done[start] > spec.threshold_logit
         for neighbour, touched in grow(start, inside, grid.shape, spec.patch_size, _GROW_OVERLAP):
             if neighbour not in done:

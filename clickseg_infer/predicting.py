@@ -6,24 +6,30 @@ bit for bit.
 
 One look is one patch of the network, and its neighbours as far as the object reaches them. The
 first click is answered by a wide look, which finds out how large the object is, and a fresh look
-at the spacing at which the object just fits; later clicks look once, at that spacing. A positive
-click only adds to the mask and a negative one only takes away.
+at the spacing at which the object just fits. The next clicks look once, at that spacing, and later
+ones at their own place from as close as the model can. A positive click only adds to the mask and a
+negative one only takes away.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from clickseg_infer.boxes import Box, box_at, hull, union
+import numpy as np
+
+from clickseg_infer.boxes import Box, box_at, hull, origin_of, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Look, Run, look, sweep
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import Prediction, joined, reduced
+from clickseg_infer.prediction import Prediction, cut, joined, reduced
 from clickseg_infer.volume import Spacing, Volume
 from clickseg_infer.workspace import Workspace
 
+_LATE = 4  # from this click on, what is left to correct is near the click
+_MOST_TAKEN = 0.5  # of the mask: more than this a negative click takes only around itself
 _MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
 
@@ -78,6 +84,8 @@ def predict(
             run.stop_at(began + budget_ms / 1e3)
         run.workspace.begin()
         answer = _answer(run, clicks[:count], answer)
+    if run.final:
+        run.workspace.trim()
     if whole_volume:
         answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
     return replace(answer, patches=run.patches, ms=run.watch.ms, final=run.final)
@@ -100,7 +108,31 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     with run.watch.stage("back"):
         if latest.positive:
             return joined(known, seen.found)
-        return reduced(known, seen.found, seen.boxes)
+        less = reduced(known, seen.found, seen.boxes)
+        if less.voxels < (1 - _MOST_TAKEN) * known.voxels:
+            return joined(less, _nearer_to_positives(run, clicks, known, less))
+        return less
+
+
+def _nearer_to_positives(
+    run: Run, clicks: Clicks, before: Prediction, after: Prediction
+) -> Prediction:
+    """Of what a negative click took away, the part that is nearer to a positive one."""
+    assert before.box is not None
+    taken = before.crop & ~after.within(before.box)
+    voxels = np.argwhere(taken)
+    places = voxels + origin_of(before.box)
+
+    def squared_mm(click: Click) -> Any:
+        return np.square((places - click.zyx) * run.volume.spacing_mm).sum(axis=1)
+
+    away, spared = squared_mm(clicks[-1]), np.zeros(len(voxels), bool)
+    for click in clicks:
+        if click.positive:
+            spared |= squared_mm(click) < away
+    part = np.zeros_like(taken)
+    part[tuple(voxels[spared].T)] = 1
+    return cut(part, before.box, before.shape)
 
 
 def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
@@ -119,10 +151,12 @@ def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
 
 
 def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Look:
-    """Look at the spacing at which what was seen just fits."""
-    spacing, latest = fitting_spacing(run, seen), clicks[-1]
+    """Look at the spacing at which what was seen just fits; late ones look close."""
+    late, latest = len(clicks) >= _LATE, clicks[-1]
+    spacing = run.model.spec.spacing_mm if late else fitting_spacing(run, seen)
+    centre = fitting_centre(run, seen, spacing, latest.zyx)
     wanted = None if latest.positive else known.box
-    return look(run, clicks, known, spacing, fitting_centre(run, seen, spacing, latest.zyx), wanted)
+    return look(run, clicks, known, spacing, centre, wanted, follow=not late)
 
 
 def fitting_spacing(run: Run, box: Box) -> Spacing:

@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from clickseg_infer.file_grid import Index
+from clickseg_infer.machine import cores
 
 _SIGMA = 0.125  # of the patch size
 _LEAST_WEIGHT = 1e-3
@@ -57,21 +59,32 @@ def blend(
         if logits[0].shape == shape:
             return logits[0]
     block = np.zeros(shape, np.float32)
-    for patch, place in zip(logits, places, strict=True):
-        weights = gaussian_weights(patch.shape)
-        _add(patch, place, *weights, block)
-    _normalise(block, places, *weights)
+    with ThreadPoolExecutor(cores()) as pool:
+        # Threads share out a patch's planes, not the patches, so that voxels add up in one order.
+        for patch, place in zip(logits, places, strict=True):
+            weights = gaussian_weights(patch.shape)
+            add = functools.partial(_add, patch, place, *weights, block)
+            list(pool.map(add, *_slabs(len(patch))))
+        normalise = functools.partial(_normalise, block, places, *weights)
+        list(pool.map(normalise, *_slabs(len(block))))
     return block
 
 
+def _slabs(planes: int) -> tuple[list[int], list[int]]:
+    """Where a part for each core begins, and where it ends."""
+    edges = np.linspace(0, planes, cores() + 1).astype(int).tolist()
+    return edges[:-1], edges[1:]
+
+
 @njit(cache=True, nogil=True)
-def _add(patch, place, wz, wy, wx, least, block):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Add a patch, weighted, where it lies in the block."""
+def _add(patch, place, wz, wy, wx, least, block, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Add planes `begin` to `end` of a patch, weighted, where they lie in the block."""
     nz, ny, nx = block.shape
     z0, y0, x0 = place
     first, last = _within(x0, len(wx), nx)
     bell = wx[first:last]
-    for z in range(*_within(z0, len(wz), nz)):
+    lowest, highest = _within(z0, len(wz), nz)
+    for z in range(max(begin, lowest), min(end, highest)):
         for y in range(*_within(y0, len(wy), ny)):
             height = wz[z] * wy[y]
             row, total = patch[z, y, first:last], block[z0 + z, y0 + y, x0 + first : x0 + last]
@@ -80,11 +93,11 @@ def _add(patch, place, wz, wy, wx, least, block):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _normalise(block, places, wz, wy, wx, least):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Divide by the patches' weights, which are added up again, for one row at a time."""
-    nz, ny, nx = block.shape
+def _normalise(block, places, wz, wy, wx, least, begin, end):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Divide planes by the patches' weights, which are added up again, for one row at a time."""
+    _, ny, nx = block.shape
     weights = np.empty(nx, np.float32)
-    for z in range(nz):
+    for z in range(begin, end):
         level = places[(places[:, 0] <= z) & (z < places[:, 0] + len(wz))]
         for y in range(ny):
             weights[:] = 0

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from clickseg_infer.file_grid import Index
 
+_KEPT = 4  # patches of a final answer, each as large as four bytes for every voxel
+
 
 class Workspace:
     """A buffer for the network's input, and the logits of patches that ran lately.
@@ -27,6 +29,11 @@ class Workspace:
     def begin(self) -> None:
         """Begin another answer: patches that served neither this one nor the one before may go."""
         self._before, self._now = self._now, {}
+
+    def trim(self) -> None:
+        """The answer is final: of its patches only the last few stay."""
+        self._now = dict(list(self._now.items())[-_KEPT:])
+        self._before = {}
 
     def batch(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """An array of `shape`, float32, as it was left; the same one every time."""

@@ -26,8 +26,9 @@ class NetworkConfig:
         middle_width: channels of a skip at stride 8 that refines the context, or 0 for none.
         decoder_width: channels of the low-level skip; the decoder has twice as many.
         refine_width: channels of the last convolution at stride 2, or 0 for none.
-        detail_width: channels of a convolution that sharpens the logits by single voxels of the
-            input, or 0 for none; needs a `refine_width`.
+        detail_width: channels of the convolution that joins the features at stride 2 with single
+            voxels of the input, or 0 for logits interpolated from stride 2 or 4; needs a
+            `refine_width`.
     """
 
     width: int = 64
@@ -117,6 +118,8 @@ class TrainConfig:
         weight_decay: AdamW's.
         ema: how much of the averaged weights each step keeps; the average is what is exported.
         clip: the gradient's largest norm.
+        settle: share of the steps, the last ones, in which normalisation no longer uses its batch's
+            statistics but the averages that it will use at run time.
         obedience: weight of the loss at the clicked voxels.
         autocast: "bfloat16", "float16" or "float32".
         checkpoint_every: steps between checkpoints.
@@ -137,6 +140,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     ema: float = 0.998
     clip: float = 5.0
+    settle: float = 0.0
     obedience: float = 0.0
     autocast: str = "bfloat16"
     checkpoint_every: int = 500
@@ -195,6 +199,7 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "weight_decay": ("", 0, 10),
     "ema": ("", 0, 0.999999),
     "clip": ("", 1e-6, 1e6),
+    "settle": ("", 0, 1),
     "obedience": ("", 0, 1e3),
     "checkpoint_every": ("", 1, 10**9),
     "picture_every": ("", 0, 10**9),

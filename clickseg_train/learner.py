@@ -88,6 +88,8 @@ class Learner:
         config, device = self._config, self._place.device
         for group in self._optimizer.param_groups:
             group["lr"] = rate(config, step)
+        if step >= (1 - config.settle) * config.steps:
+            _settle(self.network)
         inputs = torch.from_numpy(batch.inputs).to(device, memory_format=torch.channels_last_3d)
         truth = torch.from_numpy(batch.truth).to(device)
         precision = _PRECISIONS[config.autocast]
@@ -126,6 +128,13 @@ def rate(config: TrainConfig, step: int) -> float:
     progress = max(0.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return config.learning_rate * warm_up * cosine
+
+
+def _settle(network: nn.Module) -> None:
+    """Let normalisation use its averages, and change them no more."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _plain(network: nn.Module) -> dict[str, Any]:

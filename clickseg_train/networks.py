@@ -95,21 +95,26 @@ class _Middle(nn.Module):
 
 
 class _Detail(nn.Module):
-    """What single voxels of the input add to logits that come from stride 2; nothing at first.
+    """Logits of single voxels from features at stride 2 and the input itself.
 
-    Cells of 2^3 voxels become channels and channels become such cells again, so that all the work
-    is done at stride 2.
+    Cells of 2^3 voxels of the input become channels, and eight channels become such a cell of
+    logits, so that all the work is done at stride 2.
     """
 
     def __init__(self, channels: int, features: int, width: int) -> None:
         super().__init__()
-        self.cells = nn.Sequential(nn.Conv3d(channels, 2 * width, 2, stride=2), nn.ReLU())
-        self.join = _conv_relu(features + 2 * width, width)
-        self.spread = nn.ConvTranspose3d(width, 1, 2, stride=2, bias=False)
-        nn.init.zeros_(self.spread.weight)
+        self.cells = nn.Sequential(nn.Conv3d(channels, width, 2, stride=2), nn.ReLU(inplace=True))
+        self.join = _conv_relu(features + width, width)
+        self.voxels = nn.Conv3d(width, 8, 1)
+        with torch.no_grad():  # the voxels of a cell are alike at first
+            self.voxels.weight[:] = self.voxels.weight[:1].clone()
+            self.voxels.bias[:] = 0  # type: ignore[index]
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        return self.spread(self.join(torch.cat([features, self.cells(x)], dim=1)))
+        cells = self.voxels(self.join(torch.cat([features, self.cells(x)], dim=1)))
+        count, _, depth, height, width = cells.shape
+        cells = cells.view(count, 2, 2, 2, depth, height, width).permute(0, 4, 1, 5, 2, 6, 3)
+        return cells.reshape(count, 1, 2 * depth, 2 * height, 2 * width)
 
 
 class DeepLabV3Plus(nn.Module):
@@ -141,10 +146,11 @@ class DeepLabV3Plus(nn.Module):
         self.refine = None
         if config.refine_width:
             self.refine = _conv_relu(2 * narrow + width, config.refine_width)
-        self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
-        self.detail = None
+        self.classifier: nn.Module
         if config.detail_width:
-            self.detail = _Detail(channels, config.refine_width, config.detail_width)
+            self.classifier = _Detail(channels, config.refine_width, config.detail_width)
+        else:
+            self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Network input to logits."""
@@ -160,5 +166,7 @@ class DeepLabV3Plus(nn.Module):
         decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
         if self.refine is not None:
             decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))
-        logits = _resize(self.classifier(decoded), x)
-        return logits if self.detail is None else logits + self.detail(decoded, x)
+        if isinstance(self.classifier, _Detail):
+            logits: Tensor = self.classifier(decoded, x)
+            return logits
+        return _resize(self.classifier(decoded), x)

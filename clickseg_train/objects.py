@@ -1,8 +1,8 @@
 """Objects to learn from: a CT patch and the truth in it.
 
 Four kinds. Labels are what the dataset marks; regions and supervoxels are pseudo-objects cut from
-any CT; pasted shapes are laid into it. A label is read as the runtime would look at it: wide, or at
-a spacing at which the object about fits. Pseudo-objects are read at any spacing of the range.
+any CT; pasted shapes are laid into it. A label is read as the runtime would look at it: wide, at a
+spacing at which the object about fits, or closer. Pseudo-objects are read at any spacing in range.
 """
 
 import math
@@ -27,6 +27,7 @@ _LEAST_VOXELS = 30
 _LARGEST_SHARE = 0.4  # of the patch, for a pseudo-object
 _FILLS = (0.6, 1.1)  # a fitted object's longest side, as a fraction of the patch's
 _JITTER = (0.8, 1.5)  # by which a spacing may miss one that just fits
+_LOCAL = 0.35  # chance that a label is read finer than it fits, as around a later click
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +119,15 @@ def _log_spacing(
     sampling: SamplingConfig,
     size: Index,
 ) -> float:
-    """The logarithm of a spacing: about the widest, or one at which the object about fits."""
+    """The logarithm of a spacing: about the widest, one at which the object fits, or finer."""
     close, wide = sampling.spacing_mm
     longest = max(
         (high - low) * own for (low, high), own in zip(found.box, volume.spacing_mm, strict=True)
     )
     fitting = longest / (rng.uniform(*_FILLS) * max(size))
     chosen = wide if rng.random() < sampling.wide else min(max(fitting, close), wide)
+    if rng.random() < _LOCAL:
+        chosen = math.exp(rng.uniform(math.log(close), math.log(chosen)))
     return math.log(chosen * rng.uniform(*_JITTER))
 
 

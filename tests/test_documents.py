@@ -25,7 +25,13 @@ def test_the_accuracy_is_that_of_the_bundled_model() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "docs/architecture.md", "docs/training.md", "CONTRIBUTING.md"],
+    [
+        "README.md",
+        "docs/architecture.md",
+        "docs/training.md",
+        "docs/performance.md",
+        "CONTRIBUTING.md",
+    ],
 )
 def test_every_path_in_a_document_exists(document: str) -> None:
     import re

@@ -15,6 +15,7 @@ from clickseg_train.config import TrainConfig
 from clickseg_train.networks import build_network
 
 _HALF = "_half"
+_HEAD = ("classifier.", "detail.")  # the second: of models before the classifier saw single voxels
 
 
 def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -22,7 +23,8 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
 
     An exported model has its normalisation folded into the convolutions. The layers are put back
     so that they change nothing until `clickseg_train.unfolding` has measured what they normalise.
-    Layers that the model does not have keep their first, random weights.
+    Layers that the model does not have keep their first, random weights, and so does the head
+    where it is another one.
 
     Raises:
         FileError, ModelError, CheckpointError: the file cannot be read, or is of another network.
@@ -37,13 +39,20 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
         weights = checkpoint.average
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found = _unfolded(network, weights) if path.suffix == ".onnx" else weights
+    same_head = all(_fits(state, n, v) for n, v in found.items() if n.startswith(_HEAD))
     for name, value in found.items():
-        if name not in state or state[name].shape != value.shape:
+        if name.startswith(_HEAD) and not same_head:
+            continue
+        if not _fits(state, name, value):
             raise CheckpointError(
                 f"{path}: {name} {tuple(value.shape)} does not fit the configuration's network"
             )
         state[name] = value
     return state, spec
+
+
+def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:
+    return name in state and state[name].shape == value.shape
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from stand_ins import ORIENTATIONS, bright, make_ball, make_spec
 
 import clickseg_infer as cs
+from clickseg_infer.prediction import from_mask
 
 CENTRE = (20, 40, 50)
 
@@ -215,3 +216,48 @@ def test_the_first_answer_does_not_depend_on_the_wide_looks_mask(ball_volume: cs
     answer = cs.predict(model, ball_volume, [cs.Click(CENTRE)])
     assert answer.patches == len(known) >= 2
     assert known[0] == known[1] == 0
+
+
+def test_late_clicks_are_looked_at_closely_in_one_patch() -> None:
+    volume = make_ball(70.0, (80, 160, 200))
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    clicks = [cs.Click((40, 80, 100 + 5 * n)) for n in range(6)]
+    answer = None
+    for count in range(1, 7):
+        answer = cs.predict(model, volume, clicks[:count], answer)
+        if count >= 4:
+            assert answer.patches == 1
+        elif count == 1:
+            assert answer.patches > 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_negative_click_does_not_take_what_is_nearer_to_positive_ones(begun: bool) -> None:
+    """A network that gives up the whole object at a negative click."""
+
+    def gives_up(batch: np.ndarray) -> np.ndarray:
+        return bright(batch) - 20 * batch[:, 2:3].max()
+
+    volume = make_ball(25.0)
+    model = cs.Model(make_spec(), cs.FunctionEngine(gives_up))
+    start = from_mask(volume.voxels > 0) if begun else None
+    clicks = [] if begun else [cs.Click(CENTRE)]
+    before = start or cs.predict(model, volume, clicks)
+    clicks.append(cs.Click((20, 40, 65), positive=False))
+    after = cs.predict(model, volume, clicks, before)
+    if begun:
+        assert after.voxels == 0  # with no positive click there is nothing to go by
+        return
+    mask = after.mask
+    assert mask[CENTRE]
+    assert not mask[20, 40, 65]
+    assert np.array_equal(mask[:, :, :57], before.mask[:, :, :57])  # the middle is at 57.5
+    assert not mask[:, :, 58:].any()
+
+
+def test_a_negative_click_takes_less_than_half_wherever_it_is() -> None:
+    volume = make_ball(25.0)
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    clicks = [cs.Click(CENTRE), cs.Click((20, 40, 60), False)]
+    before, after = (cs.predict(model, volume, clicks[:n]) for n in (1, 2))
+    assert before.voxels / 2 < after.voxels < before.voxels

@@ -186,6 +186,17 @@ def test_a_run_can_begin_with_a_models_weights(
         read_initial(tiny_onnx, replace(config, network=replace(config.network, width=8)))
 
 
+def test_another_head_is_begun_anew(config: TrainConfig, tiny_onnx: Path) -> None:
+    from clickseg_export.onnx_weights import read_initial
+
+    other = replace(config, network=replace(config.network, detail_width=0))
+    state, _ = read_initial(tiny_onnx, other)
+    build_network(other.network, len(config.model.spec().channels)).load_state_dict(state)
+    same, _ = read_initial(tiny_onnx, config)
+    assert torch.equal(state["stem.0.0.weight"], same["stem.0.0.weight"])
+    assert set(same) - set(state) == {n for n in same if n.startswith("classifier.")} - set(state)
+
+
 def test_measured_norms_change_nothing_in_evaluation(config: TrainConfig, tiny_onnx: Path) -> None:
     from clickseg_export.onnx_weights import read_initial
 
@@ -315,6 +326,16 @@ def test_a_checkpoint_that_is_none(tmp_path: Path) -> None:
     torch.save({"schema": "clickseg.checkpoint/1"}, tmp_path / "hollow.ckpt")
     with pytest.raises(cs.CheckpointError, match=r"hollow\.ckpt.*incomplete"):
         read_checkpoint(tmp_path / "hollow.ckpt")
+
+
+@pytest.mark.parametrize(("settle", "batches"), [(0.0, 4), (0.5, 2), (1.0, 0)])
+def test_normalisation_settles(
+    settle: float, batches: int, dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    path = train([dataset], tmp_path / "run", replace(config, settle=settle))
+    state = read_checkpoint(path).network
+    seen = {int(v) for name, v in state.items() if name.endswith("num_batches_tracked")}
+    assert seen == {batches}
 
 
 @pytest.mark.parametrize("by", ["clicks", "sliding_window"])
