@@ -1,8 +1,9 @@
 """Gaussian-weighted blending of overlapping patches."""
 
 import functools
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numba import njit
@@ -43,7 +44,8 @@ def blend(
     returned as it is.
 
     Args:
-        logits: P arrays (z, y, x) float32, all of one size, consumed one by one. Not modified.
+        logits: P arrays (z, y, x) float32, all of one size, consumed one by one; each must stay as
+            it is until the one after the next is asked for. Not modified.
         starts: each patch's first voxel (z, y, x) on the grid; it may reach beyond the block.
         shape: the block's shape (z, y, x).
         origin: the block's first voxel (z, y, x) on the grid.
@@ -59,21 +61,28 @@ def blend(
         if logits[0].shape == shape:
             return logits[0]
     block = np.zeros(shape, np.float32)
+    adding: list[Future[None]] = []
     with ThreadPoolExecutor(cores()) as pool:
-        # Threads share out a patch's planes, not the patches, so that voxels add up in one order.
+        # Threads share out a patch's planes while the next patch is made; each patch waits for the
+        # one before it, so that voxels add up in one order.
         for patch, place in zip(logits, places, strict=True):
+            for part in adding:
+                part.result()
             weights = gaussian_weights(patch.shape)
             add = functools.partial(_add, patch, place, *weights, block)
-            list(pool.map(add, *_slabs(len(patch))))
+            adding = [pool.submit(add, *slab) for slab in _slabs(len(patch))]
+        for part in adding:
+            part.result()
         normalise = functools.partial(_normalise, block, places, *weights)
-        list(pool.map(normalise, *_slabs(len(block))))
+        for part in [pool.submit(normalise, *slab) for slab in _slabs(len(block))]:
+            part.result()
     return block
 
 
-def _slabs(planes: int) -> tuple[list[int], list[int]]:
+def _slabs(planes: int) -> Iterator[tuple[int, int]]:
     """Where a part for each core begins, and where it ends."""
     edges = np.linspace(0, planes, cores() + 1).astype(int).tolist()
-    return edges[:-1], edges[1:]
+    return itertools.pairwise(edges)
 
 
 @njit(cache=True, nogil=True)
