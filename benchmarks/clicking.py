@@ -84,10 +84,8 @@ def click(
     result = contest(
         {
             "clickseg": ours,
-            "torch and MONAI, back to the patch's box": lambda: peer(network, batch, box),
-            "torch and MONAI, back to the whole scan": lambda: peer_whole(
-                network, batch, volume.shape
-            ),
+            "torch and MONAI, back to the patch's box": lambda: peer(network, batch, shape_of(box)),
+            "torch and MONAI, back to the whole scan": lambda: peer(network, batch, volume.shape),
         },
         ROUNDS,
     )
@@ -134,16 +132,8 @@ def patch_of(
 
 
 @torch.inference_mode()
-def peer(network: nn.Module, batch: Tensor, box: Box) -> NDArray[np.uint8]:
-    """Logits of the patch, and the mask in the box of the scan that it covers."""
-    logits = SlidingWindowInferer(batch.shape[2:], sw_batch_size=1)(batch, network)
-    logits = functional.interpolate(logits, size=shape_of(box), mode="trilinear")
-    return (logits[0, 0] > 0).to(torch.uint8).numpy()
-
-
-@torch.inference_mode()
-def peer_whole(network: nn.Module, batch: Tensor, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The same with a mask of the whole scan, as MONAI's inverse transforms leave it."""
+def peer(network: nn.Module, batch: Tensor, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The mask of a patch, interpolated to `shape` voxels of the scan."""
     logits = SlidingWindowInferer(batch.shape[2:], sw_batch_size=1)(batch, network)
     logits = functional.interpolate(logits, size=shape, mode="trilinear")
     return (logits[0, 0] > 0).to(torch.uint8).numpy()
@@ -154,7 +144,7 @@ def check_agreement(network: nn.Module, batch: Tensor, box: Box) -> None:
 
     Whether our interpolation is torch's is for resampling.py to say.
     """
-    theirs = peer(network, batch, box)
+    theirs = peer(network, batch, shape_of(box))
     assert theirs.any()
     for precision, least in (("float32", 0.999), ("auto", 0.98)):
         with cs.load_model(precision=precision) as model:

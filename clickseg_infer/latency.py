@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clickseg_infer.boxes import box_at
 from clickseg_infer.clicks import Click
 from clickseg_infer.errors import ClickError, VolumeError
 from clickseg_infer.machine import machine
@@ -99,7 +100,7 @@ def _next_click(session: Session, rng: np.random.Generator) -> Click:
     low = [max(0, begin - _REACH) for begin, _ in answer.box]
     high = [min(n, end + _REACH) for (_, end), n in zip(answer.box, volume.shape, strict=True)]
     z, y, x = (int(p) for p in rng.integers(low, high))
-    inside = answer.within(((z, z + 1), (y, y + 1), (x, x + 1))).any()
+    inside = answer.within(box_at((z, y, x))).any()
     return Click((z, y, x), positive=not inside)
 
 

@@ -12,7 +12,7 @@ negative one only takes away.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,7 @@ def predict(
     budget_ms: float | None = None,
     whole_volume: bool = False,
     workspace: Workspace | None = None,
+    on_the_way: Callable[[Prediction], None] = lambda _: None,
 ) -> Prediction:
     """Segment the object that was clicked.
 
@@ -60,6 +61,7 @@ def predict(
         whole_volume: sweep the whole volume once after the last click, instead of only the
             patches that the object reaches.
         workspace: of earlier answers on this volume, to save computing parts of them again.
+        on_the_way: called with the answer to each click before the last.
 
     Raises:
         ClickError: no positive click, one outside the volume, contradictory ones, a budget that
@@ -84,6 +86,8 @@ def predict(
             run.stop_at(began + budget_ms / 1e3)
         run.workspace.begin()
         answer = _answer(run, clicks[:count], answer)
+        if count < len(clicks):
+            on_the_way(answer)
     if run.final:
         run.workspace.trim()
     if whole_volume:

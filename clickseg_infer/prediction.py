@@ -127,7 +127,7 @@ def _tight(answer: Prediction, mask: NDArray[np.uint8], begin: Index) -> Predict
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A prediction that takes some thousandths of its memory."""
+    """A prediction whose mask is kept as deflated bits."""
 
     bare: Prediction
     bits: bytes

@@ -1,8 +1,6 @@
 """A session: the clicks on one object, and the way back. It remembers; it never computes."""
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,7 +167,8 @@ class Session:
             EngineError: the engine failed.
         """
         clicks = self.clicks if clicks is None else tuple(clicks)
-        for count in range(self._first_answer(clicks), len(clicks) + 1):
+        first = max(1, min(self._first_answer(clicks), len(clicks)))
+        for count in range(first, len(clicks) + 1):
             answer = self._answer(clicks[:count], None)
             self._remember(answer)
             yield answer
@@ -191,34 +190,25 @@ class Session:
     def _answer(self, clicks: Clicks, budget_ms: float | None) -> Prediction:
         """The answer to `clicks`, from the longest beginning of them that has been answered.
 
-        Final answers on the way are remembered: where a budget ends early, they are not lost.
+        Answers on the way are remembered: where a budget ends early, they are not lost.
         """
-        began = time.perf_counter()
-        answer = self._longest_known(clicks)
-        patches = 0
-        spent: dict[str, float] = {}
-        first = max(len(answer.clicks) + 1, self._first_answer(clicks))
-        for count in range(first, len(clicks) + 1):
-            left = None
-            if budget_ms is not None and count == len(clicks):
-                left = max(1e-3, budget_ms - (time.perf_counter() - began) * 1e3)
-            answer = predict(
-                self.model,
-                self.volume,
-                clicks[:count],
-                answer,
-                budget_ms=left,
-                workspace=self._workspace,
-            )
-            patches += answer.patches
-            spent = {n: spent.get(n, 0.0) + answer.ms.get(n, 0.0) for n in {**spent, **answer.ms}}
-            if count < len(clicks):
-                self._remember(answer)
-        return replace(answer, patches=patches, ms=spent) if first <= len(clicks) else answer
+        known = self._longest_known(clicks)
+        if known.clicks == clicks:
+            return known
+        return predict(
+            self.model,
+            self.volume,
+            clicks,
+            known,
+            budget_ms=budget_ms,
+            workspace=self._workspace,
+            on_the_way=self._remember,
+        )
 
     def _remember(self, answer: Prediction) -> None:
         """Keep a final answer that is not shown."""
-        if all(known.clicks != answer.clicks for known in self._known()):
+        early = len(answer.clicks) < self._first_answer(answer.clicks)
+        if not early and all(known.clicks != answer.clicks for known in self._known()):
             self._between.append(pack(answer))
 
     def _known(self) -> list[Prediction | Packed]:
@@ -236,4 +226,5 @@ class Session:
         """How many of the clicks it takes until there is something to answer."""
         if self.start.box is not None:
             return 1
-        return next((n for n, click in enumerate(clicks, start=1) if click.positive), len(clicks))
+        placed = enumerate(clicks, start=1)
+        return next((n for n, click in placed if click.positive), len(clicks) + 1)

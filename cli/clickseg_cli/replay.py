@@ -14,9 +14,7 @@ def replay(
     expect: Annotated[
         bool, typer.Option("--expect", help="Fail unless every mask is the recorded one.")
     ] = False,
-    mask: Annotated[
-        Path | None, typer.Option(help="The mask that the session began with, if any.")
-    ] = None,
+    mask: options.StartMask = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write the last mask.")] = None,
     model: options.Model = None,
     engine: Annotated[

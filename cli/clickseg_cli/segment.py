@@ -32,9 +32,7 @@ def segment(
     whole_volume: Annotated[
         bool, typer.Option("--whole-volume", help="Sweep the whole volume after the last click.")
     ] = False,
-    mask: Annotated[
-        Path | None, typer.Option(help="A mask to begin with, to be corrected by the clicks.")
-    ] = None,
+    mask: options.StartMask = None,
     record: Annotated[
         Path | None, typer.Option(help="Also write clicks and mask hashes, for `clickseg replay`.")
     ] = None,

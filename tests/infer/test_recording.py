@@ -77,6 +77,17 @@ def test_a_negative_click_that_came_first_has_no_mask_of_its_own(
     assert set(cs.record(session).masks) == {2}
 
 
+def test_clicks_that_answer_nothing_are_refused_and_none_record_nothing(
+    bright_model: cs.Model, ball_volume: cs.Volume
+) -> None:
+    session = cs.Session(bright_model, ball_volume)
+    empty = cs.record(session)
+    assert empty.masks == {}
+    beside = replace(empty, clicks=(cs.Click((5, 5, 5), False),))
+    with pytest.raises(cs.ClickError, match="positive"):
+        list(cs.replay(bright_model, ball_volume, beside))
+
+
 def test_another_image_model_or_engine_is_named(
     bright_model: cs.Model, ball_volume: cs.Volume
 ) -> None:
