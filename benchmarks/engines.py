@@ -15,6 +15,7 @@ from machine import machine
 
 import clickseg_infer as cs
 from clickseg_infer.engines import available, precisions
+from clickseg_infer.model import DEFAULT_MODEL, read_network
 from clickseg_infer.network_input import fill_click_channels
 
 HERE = Path(__file__).resolve().parent
@@ -24,10 +25,11 @@ ON, BESIDE = 5, 3  # clicks in the patch
 
 
 def main() -> None:
+    _, network = read_network(DEFAULT_MODEL)
     models = {
         f"{name} {precision}": cs.load_model(engine=name, precision=precision)
-        for name in available()
-        for precision in precisions(name)
+        for name in available(network)
+        for precision in precisions(name, network)
     }
     spec = next(iter(models.values())).spec
     shape = (1, len(spec.channels), *spec.patch_size)

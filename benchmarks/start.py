@@ -18,7 +18,7 @@ from contest import contest, write
 from scans import SPLEEN, scan_file
 
 from clickseg_infer.engines import open_engine
-from clickseg_infer.model import DEFAULT_MODEL
+from clickseg_infer.model import DEFAULT_MODEL, read_network
 from clickseg_train.config import read_config
 
 SLICES = 300
@@ -87,11 +87,11 @@ def memory(scan: Path) -> dict[str, float]:
 
 def opening(folder: Path) -> dict[str, object]:
     """Engines opened anew, and OpenVINO from the cache."""
-    content, patch = DEFAULT_MODEL.read_bytes(), read_config("light").model.patch_size
+    _, network = read_network(DEFAULT_MODEL)
 
     def opened(name: str, cache: Path | str) -> None:
         os.environ["CLICKSEG_CACHE"] = str(cache)
-        open_engine(content, patch, name).close()
+        open_engine(network, name).close()
 
     opened("openvino", folder)
     return contest(

@@ -16,6 +16,7 @@ DOCUMENTS = (
     ROOT / "README.md",
     ROOT / "docs" / "training.md",
     ROOT / "docs" / "performance.md",
+    ROOT / "docs" / "engines.md",
     ROOT / "clickseg_infer" / "models" / "light.md",
 )
 PATCH = "torch and MONAI, back to the patch's box"
@@ -65,6 +66,42 @@ def engines() -> str:
     drawn = f"Drawing the patch's click channels, cues included: {result['click_channels_ms']} ms"
     lines += ["", f"{drawn} for {result['clicks']} clicks."]
     lines += ["", f"Measured on {on(result['machine'])}."]
+    return "\n".join(lines)
+
+
+def precision() -> str:
+    """What 16 and 8 bits cost on validation cases, and how fast OpenVINO is in each."""
+    result = loaded("precision")
+    lines = [
+        "| graph | mean Dice | float32's | file | checked by |",
+        "|---" * 5 + "|",
+    ]
+    for name, row in result["precisions"].items():
+        lines.append(
+            f"| {name} | {row['dice']:.4f} | {row['dice_float32']:.4f} | {row['mib']} MiB "
+            f"| {row['engine']} |"
+        )
+    first = next(iter(result["precisions"].values()))
+    lines += ["", f"{first['objects']} objects, {first['clicks']} clicks each."]
+    speeds = ", ".join(
+        f"{name} {row['median_ms']:.0f} ms" for name, row in result["openvino"].items()
+    )
+    lines += ["", f"One 96^3 patch by OpenVINO on {on(result['machine'])}: {speeds}."]
+    return "\n".join(lines)
+
+
+def gpu() -> str:
+    """The network and a click on a card, as far as one was at hand."""
+    if not (HERE / "results" / "gpu.json").exists():
+        return "Not measured yet: `benchmarks/gpu.py` measures it where there is a card."
+    result = loaded("gpu")
+    lines = [f"| {result['card']} | network, ms | click, p50 | click, p95 | memory |"]
+    lines.append("|---" * 5 + "|")
+    for name, row in result["engines"].items():
+        lines.append(
+            f"| {name} | {row['network']['median_ms']} | {row['click_ms']['p50']} "
+            f"| {row['click_ms']['p95']} | {row['memory_mb']} MiB |"
+        )
     return "\n".join(lines)
 
 
@@ -140,7 +177,7 @@ def on(machine: dict[str, Any]) -> str:
 
 
 def filled(text: str) -> str:
-    for make in (accuracy, ablation, engines, latency, stages):
+    for make in (accuracy, ablation, engines, latency, stages, precision, gpu):
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
         text = re.sub(

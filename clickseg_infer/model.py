@@ -1,15 +1,16 @@
 """A model: what it says of itself, and the engine that runs it."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from clickseg_infer.engines import Engine, open_engine
+from clickseg_infer.engines import Engine, Network, climb, open_engine
 from clickseg_infer.errors import FileError, ModelError
 from clickseg_infer.files import PathLike
 from clickseg_infer.model_spec import ModelSpec
-from clickseg_infer.onnx_metadata import append_metadata, read_metadata
+from clickseg_infer.onnx_metadata import append_metadata, drop_metadata, read_metadata
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "light.onnx"
 _SPEC, _DIGEST = "clickseg.spec", "clickseg.sha256"
@@ -23,11 +24,13 @@ class Model:
         spec: what the model file says of itself.
         engine: what runs it.
         sha256: of the model file, in hexadecimal; empty for a model that is not from a file.
+        passed_over: the faster engines that "auto" could not take, and why.
     """
 
     spec: ModelSpec
     engine: Engine
     sha256: str = ""
+    passed_over: Mapping[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> "Model":
         return self
@@ -52,17 +55,29 @@ def load_model(
 
     Args:
         path: an `.onnx` file that clickseg exported.
-        engine: "auto", "openvino" or "onnxruntime"; see `open_engine`.
-        precision: "auto", "float32" or "bfloat16".
+        engine: "auto" for the first of `engines.NAMES` that runs it, or one of them.
+        precision: "auto" or one of `engines.PRECISIONS`; see `open_engine`.
 
     Raises:
         FileError: missing or unreadable.
         ModelError: not a clickseg model, of a newer format, or damaged.
         EngineError: the engine is not there or cannot run it.
     """
-    spec, content = read_model_file(DEFAULT_MODEL if path is None else path)
-    opened = open_engine(content, spec.patch_size, engine, precision)
-    return Model(spec, opened, hashlib.sha256(content).hexdigest())
+    spec, network = read_network(DEFAULT_MODEL if path is None else path)
+    if engine != "auto":
+        return Model(spec, open_engine(network, engine, precision), network.sha256)
+    opened, passed_over = climb(network, precision)
+    return Model(spec, opened, network.sha256, passed_over)
+
+
+def read_network(path: PathLike) -> tuple[ModelSpec, Network]:
+    """The spec of a model file, and what engines compile.
+
+    Raises:
+        FileError, ModelError: as `read_model_file`.
+    """
+    spec, content = read_model_file(path)
+    return spec, Network(content, spec.patch_size, spec.precision, Path(path))
 
 
 def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:
@@ -72,6 +87,8 @@ def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:
         FileError: missing or unreadable.
         ModelError: not a clickseg model, of a newer format, or damaged.
     """
+    if Path(path).suffix == ".plan":
+        raise ModelError(f"{path}: a plan; give the .onnx file that it lies beside")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -88,11 +105,22 @@ def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:
     return spec, content
 
 
+def check_model_name(path: Path) -> None:
+    """Refuse a name that does not end in .onnx.
+
+    Raises:
+        FileError: it does not.
+    """
+    if path.suffix != ".onnx":
+        raise FileError(f"{path}: the name must end in .onnx")
+
+
 def with_spec(content: bytes, spec: ModelSpec) -> bytes:
-    """A serialised ONNX model without clickseg's metadata becomes a clickseg model file."""
+    """A serialised ONNX model becomes a clickseg model file, whatever metadata it had."""
     text = spec.to_json()
-    _, rest = read_metadata(content)
-    return append_metadata(content, {_SPEC: text, _DIGEST: _digest(text, rest)})
+    plain = drop_metadata(content)
+    _, rest = read_metadata(plain)
+    return append_metadata(plain, {_SPEC: text, _DIGEST: _digest(text, rest)})
 
 
 def _digest(spec: str, rest: str) -> str:

@@ -10,7 +10,7 @@ from clickseg_infer.errors import ModelError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.volume import Spacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CLICK_CHANNELS = (
     "positive",
     "negative",
@@ -21,6 +21,8 @@ CLICK_CHANNELS = (
 )
 """What a channel may be, besides one for each HU window (named `ct`, `ct_...`)."""
 
+GRAPH_PRECISIONS = ("float32", "float16", "int8")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -28,6 +30,28 @@ class Source:
 
     name: str
     licence: str
+
+
+@dataclass(frozen=True)
+class PrecisionCheck:
+    """How well a 16-bit or 8-bit graph follows clicks, beside the float32 graph that it came from.
+
+    Attributes:
+        objects: how many, of validation cases, a simulated user clicked.
+        clicks: for each.
+        float32: mean Dice after the last of them, of the float32 graph.
+        dice: of this graph.
+    """
+
+    objects: int
+    clicks: int
+    float32: float
+    dice: float
+
+    @property
+    def drop(self) -> float:
+        """By how much the mean Dice fell; negative if it rose."""
+        return self.float32 - self.dice
 
 
 @dataclass(frozen=True)
@@ -45,8 +69,10 @@ class ModelSpec:
         click_radius: radius of a click's disk in network voxels.
         threshold: the probability above which a voxel belongs to the object.
         overlap: fraction of a patch shared with the next in a sliding window.
-        weights: how the file stores its weights, "float32" or "float16"; computation is the
-            engine's choice.
+        weights: how the file stores its weights: "float32", "float16" or "int8".
+        precision: of the graph: "float32", in which the engine chooses how to compute, "float16" or
+            "int8".
+        precision_check: what a graph that is not float32 cost, if that was measured.
         licence: the licence of the weights.
         trained_on: what it learnt from.
         description: one line for people.
@@ -66,6 +92,8 @@ class ModelSpec:
     threshold: float = 0.5
     overlap: float = 0.5
     weights: str = "float32"
+    precision: str = "float32"
+    precision_check: PrecisionCheck | None = None
     licence: str = ""
     trained_on: tuple[Source, ...] = ()
     description: str = ""
@@ -96,6 +124,9 @@ class ModelSpec:
             ),
             f"click_radius {self.click_radius} must not be negative": self.click_radius >= 0,
             f"threshold {self.threshold} must lie between 0 and 1": 0 < self.threshold < 1,
+            f"precision {self.precision!r} must be one of {', '.join(GRAPH_PRECISIONS)}": (
+                self.precision in GRAPH_PRECISIONS
+            ),
             f"overlap {self.overlap} must be at least 0 and below 1": 0 <= self.overlap < 1,
         }
         for complaint, holds in checks.items():
@@ -113,7 +144,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelSpec":
-        """Read a record that `to_json` wrote.
+        """Read a record that `to_json` wrote, today or when formats were older.
 
         Raises:
             ModelError: not such a record, or of a newer format.
@@ -126,8 +157,11 @@ class ModelSpec:
                     f"model format {version} is newer than this version reads ({FORMAT_VERSION}); "
                     "upgrade clickseg"
                 )
+            values["format_version"] = FORMAT_VERSION
             values["hu_windows"] = {k: tuple(v) for k, v in values["hu_windows"].items()}
             values["trained_on"] = tuple(Source(**source) for source in values["trained_on"])
+            if values.get("precision_check") is not None:
+                values["precision_check"] = PrecisionCheck(**values["precision_check"])
             for key in ("patch_size", "spacing_mm", "overview_spacing_mm", "channels"):
                 values[key] = tuple(values[key])
             return cls(**values)

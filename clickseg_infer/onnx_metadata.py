@@ -1,4 +1,4 @@
-"""Read and append the metadata of an `.onnx` file without the onnx package.
+"""Read, drop and append the metadata of an `.onnx` file without the onnx package.
 
 An ONNX model is one protobuf message, `ModelProto`
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), whose field 14 holds key-value pairs.
@@ -33,6 +33,16 @@ def read_metadata(content: bytes) -> tuple[dict[str, str], str]:
         else:
             rest.update(view[begin:end])
     return pairs, rest.hexdigest()
+
+
+def drop_metadata(content: bytes) -> bytes:
+    """The serialised model without any key-value pair.
+
+    Raises:
+        ModelError: the bytes are not a protobuf message, or end early.
+    """
+    view = memoryview(content)
+    return b"".join(view[begin:end] for n, begin, _, end in _fields(view) if n != _METADATA)
 
 
 def append_metadata(content: bytes, pairs: Mapping[str, str]) -> bytes:

@@ -7,8 +7,21 @@ import typer
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="RUN/last.ckpt of clickseg train.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The model file, .onnx.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="RUN/last.ckpt of clickseg train, or a model that is exported."),
+    ],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The model file, .onnx.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16 or int8: in what the model computes.")
+    ] = "fp32",
+    cases: Annotated[
+        list[Path] | None,
+        typer.Option(help="Decathlon folder that fp16 or int8 is measured on. Repeatable."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it even if fewer bits cost too much.")
+    ] = False,
     half_weights: Annotated[
         bool,
         typer.Option(
@@ -21,14 +34,79 @@ def export(
             help="Probability above which a voxel is the object; choose it on validation."
         ),
     ] = None,
+    patch: Annotated[
+        str | None, typer.Option(metavar="Z,Y,X", help="Patch size, multiples of 16.")
+    ] = None,
+    trt: Annotated[
+        bool, typer.Option("--trt", help="Also compile a TensorRT plan beside the model.")
+    ] = False,
+    builder: Annotated[
+        str, typer.Option(help="auto, tensorrt (needs a GPU) or tensorrt-rtx.")
+    ] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Most patches at once, of the plan.")] = 4,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SMxx", help="GPU that TensorRT-RTX compiles for, such as SM89. Repeatable."
+        ),
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write a model repository for NVIDIA Triton."),
+    ] = None,
 ) -> None:
-    """Export a checkpoint to one self-describing model file, checked against torch."""
-    from clickseg_export.onnx_file import export_onnx
+    """Export a checkpoint to one self-describing model file, checked against torch.
 
-    parity = export_onnx(checkpoint, out, half_weights=half_weights, threshold=threshold)
-    print(f"{out}: engine and torch differ by at most {parity.largest:.1e} in a logit")
-    if half_weights:
+    A model that is exported already can be compiled (--trt), served (--triton), or made one that
+    computes in fewer bits (--precision, -o).
+    """
+    from clickseg_export.export_model import CheckpointOptions, export_model
+
+    from clickseg_cli.options import three_numbers
+    from clickseg_infer.errors import ConfigError
+
+    if compute_capability and not trt:
+        raise ConfigError("--compute-capability goes with --trt")
+    options = CheckpointOptions(
+        half_weights, threshold, three_numbers(patch) if patch is not None else None
+    )
+    exported = export_model(
+        source, out, options, precision=precision, datasets=cases or (), force=force
+    )
+    model = exported.model
+    if exported.parity is not None:
+        found = exported.parity
+        print(f"{model}: engine and torch differ by at most {found.largest:.1e} in a logit")
+        if half_weights:
+            print(
+                f"16-bit weights move logits by at most {found.rounding:.1e} "
+                f"and change {found.flipped:.4%} of the voxels"
+            )
+    if exported.agreement is not None:
+        other = exported.agreement
         print(
-            f"16-bit weights move logits by at most {parity.rounding:.1e} "
-            f"and change {parity.flipped:.4%} of the voxels"
+            f"{model}: {precision} moves logits by at most {other.largest:.1e} "
+            f"and changes {other.flipped:.4%} of the voxels of a patch ({other.engine}, CPU)"
         )
+    if exported.check is not None:
+        check = exported.check
+        print(
+            f"mean Dice of {check.objects} objects after {check.clicks} clicks: "
+            f"{check.dice:.4f} in {precision}, {check.float32:.4f} in fp32"
+        )
+    if trt:
+        from clickseg_export.tensorrt_plan import export_plan
+
+        path, record = export_plan(
+            model, builder=builder, batch=batch, capabilities=tuple(compute_capability or ())
+        )
+        print(
+            f"{path}: compiled by {record.builder} {record.version} for "
+            f"{record.device or ', '.join(record.compute_capabilities) or 'SM80 and later'}, "
+            f"{record.precision}, up to {record.profile.largest} patches"
+        )
+    if triton is not None:
+        from clickseg_export.triton import write_repository
+
+        for folder in write_repository(model, triton):
+            print(f"{folder}: for NVIDIA Triton")

@@ -15,6 +15,13 @@ from clickseg_cli.segment import segment
 from clickseg_cli.train import train
 from clickseg_infer.errors import ClicksegError
 
+_EXTRAS = {
+    **dict.fromkeys(("torch", "monai", "onnx", "onnxscript"), "train"),
+    "nncf": "int8",
+    "onnxruntime": "cpu",
+}
+"""What brings a package that a plain install has not."""
+
 app = typer.Typer(
     help="Click-based 3D segmentation of CT.",
     no_args_is_help=True,
@@ -33,10 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"clickseg: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "monai", "onnx", "onnxscript"):
+        if error.name not in _EXTRAS:
             raise
         print(
-            f"clickseg: this command needs {error.name}: pip install 'clickseg[train]'",
+            f"clickseg: this command needs {error.name}: "
+            f"pip install 'clickseg[{_EXTRAS[error.name]}]'",
             file=sys.stderr,
         )
         raise SystemExit(2) from None

@@ -97,7 +97,11 @@ def segment(
         print(f"clickseg: {missed} positive clicks lie outside the mask", file=sys.stderr)
     report = {
         "mask": {"voxels": answer.voxels, "ml": answer.voxels * volume.voxel_ml},
-        "engine": {"name": loaded.engine.name, "precision": loaded.engine.precision},
+        "engine": {
+            "name": loaded.engine.name,
+            "precision": loaded.engine.precision,
+            "passed_over": dict(loaded.passed_over),
+        },
         "patches": answer.patches,
         "ms": {"total": watch.total_ms, **watch.ms, **answer.ms},
     }

@@ -1,7 +1,12 @@
 """Engines: whatever turns a batch of network input into logits. Arrays in, arrays out."""
 
+import hashlib
+import importlib
 import importlib.util
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -10,10 +15,18 @@ from numpy.typing import NDArray
 from clickseg_infer.errors import EngineError
 from clickseg_infer.file_grid import Index
 
-NAMES = ("openvino", "onnxruntime")
-"""The engines, in the order in which `auto` tries them: OpenVINO is the faster on CPUs."""
+NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")
+"""The engines: the rungs of the ladder that `auto` climbs down, the fastest first."""
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+
+_PACKAGES = {  # what is imported for it, what brings it, and the module here that knows it
+    "tensorrt": ("tensorrt", "clickseg[trt]", "tensorrt_gpu"),
+    "tensorrt-rtx": ("tensorrt_rtx", "clickseg[trt-rtx]", "tensorrt_gpu"),
+    "onnxruntime-cuda": ("onnxruntime", "clickseg[gpu]", "onnxruntime_any"),
+    "openvino": ("openvino", "openvino", "openvino_cpu"),
+    "onnxruntime": ("onnxruntime", "clickseg[cpu]", "onnxruntime_any"),
+}
 
 
 class Engine(Protocol):
@@ -21,7 +34,7 @@ class Engine(Protocol):
 
     Attributes:
         name: of the engine that really runs.
-        precision: in which it really computes, "float32" or "bfloat16".
+        precision: in which it really computes: "float32", "bfloat16", "float16" or "int8".
     """
 
     name: str
@@ -42,71 +55,101 @@ class Engine(Protocol):
         ...
 
 
-def available() -> tuple[str, ...]:
-    """The engines that are installed, best first."""
-    return tuple(name for name in NAMES if importlib.util.find_spec(name) is not None)
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What an engine compiles.
+
+    Attributes:
+        content: a serialised ONNX model, float32 in and out.
+        patch: the patch size (z, y, x) to compile for.
+        precision: of the graph: "float32", "float16" or "int8".
+        path: of the model file, beside which a plan may lie; None for one that is not from a file.
+    """
+
+    content: bytes
+    patch: Index
+    precision: str = "float32"
+    path: Path | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the content, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
-def open_engine(
-    content: bytes, patch: Index, name: str = "auto", precision: str = "auto"
-) -> Engine:
-    """Compile a serialised ONNX model.
+def open_engine(network: Network, name: str = "auto", precision: str = "auto") -> Engine:
+    """Compile a network.
 
     Args:
-        content: the `.onnx` file.
-        patch: the patch size (z, y, x) to compile for.
-        name: one of NAMES, or "auto" for the first that is installed and can be imported.
-        precision: one of PRECISIONS; "auto" is bfloat16 where the CPU computes in it, else float32.
+        network: what to run.
+        name: one of NAMES, or "auto" for the first of them that runs it.
+        precision: one of PRECISIONS; "auto" is the fastest in which the engine has the graph here.
 
     Raises:
         EngineError: unknown or not installed, a precision that it does not have here, or a model
             that it cannot compile. A named engine never falls back to another.
     """
-    if name not in ("auto", *NAMES):
+    if name == "auto":
+        return climb(network, precision)[0]
+    if name not in NAMES:
         raise EngineError(f"unknown engine {name!r}, allowed are auto, {', '.join(NAMES)}")
-    if precision not in PRECISIONS:
-        raise EngineError(f"unknown precision {precision!r}, allowed are {', '.join(PRECISIONS)}")
-    installed = available()
-    if name != "auto":
-        if name not in installed:
-            raise EngineError(f"the engine {name!r} is not installed: pip install {name}")
-        return _engine_class(name)(content, patch, precision)
-    reasons = []
-    for candidate in installed:
-        try:
-            chosen = _engine_class(candidate)
-        except EngineError as error:
-            reasons.append(str(error))
-            continue
-        return chosen(content, patch, precision)
-    raise EngineError("; ".join(reasons) or f"no engine is installed: pip install {NAMES[0]}")
+    _check_precision(precision)
+    opened: Engine = _module_of(name).open_network(name, network, precision, asked=True)
+    return opened
 
 
-def _engine_class(name: str) -> Callable[[bytes, Index, str], Engine]:
-    """Import an engine's package only when it is asked for."""
-    try:
-        if name == "openvino":
-            from clickseg_infer.engines.openvino_cpu import OpenVinoEngine
-
-            return OpenVinoEngine
-        from clickseg_infer.engines.onnxruntime_cpu import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine
-    except ImportError as error:
-        raise EngineError(f"{name} is installed but cannot be imported: {error}") from error
-
-
-def precisions(name: str) -> tuple[str, ...]:
-    """The precisions in which an installed engine computes on this machine, the default first.
+def climb(network: Network, precision: str = "auto") -> tuple[Engine, dict[str, str]]:
+    """The first engine of NAMES that runs a network, and why those before it do not.
 
     Raises:
-        EngineError: it is not installed, or cannot be imported.
+        EngineError: none does, or an unknown precision.
     """
-    if name not in available():
-        raise EngineError(f"the engine {name!r} is not installed: pip install {name}")
-    _engine_class(name)
-    if name == "openvino":
-        from clickseg_infer.engines.openvino_cpu import supported_precisions
+    _check_precision(precision)
+    reasons: dict[str, str] = {}
+    for name in NAMES:
+        try:
+            engine = _module_of(name).open_network(name, network, precision, asked=False)
+        except EngineError as error:
+            reasons[name] = str(error)
+            continue
+        return engine, reasons
+    raise EngineError("no engine runs the model: " + "; ".join(reasons.values()))
 
-        return supported_precisions()
-    return ("float32",)
+
+def precisions(name: str, network: Network) -> tuple[str, ...]:
+    """In what an engine computes a network on this machine, what it takes by itself first.
+
+    Raises:
+        EngineError: it is not installed, cannot be imported, or has no device to run on.
+    """
+    found: tuple[str, ...] = _module_of(name).precisions(name, network)
+    return found
+
+
+def available(network: Network) -> tuple[str, ...]:
+    """The engines that have what they need to run a network on this machine, the fastest first."""
+    return tuple(name for name in NAMES if _has(name, network))
+
+
+def _has(name: str, network: Network) -> bool:
+    try:
+        return bool(precisions(name, network))
+    except EngineError:
+        return False
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision {precision!r}, allowed are {', '.join(PRECISIONS)}")
+
+
+def _module_of(name: str) -> ModuleType:
+    """The module that knows an engine; it imports the engine's package only when it is asked for.
+
+    Each has `open_network(name, network, precision, asked)`, where `asked` tells a user who named
+    the engine from one who takes what there is, and `precisions(name, network)`.
+    """
+    package, extra, module = _PACKAGES[name]
+    if importlib.util.find_spec(package) is None:
+        raise EngineError(f"the engine {name!r} is not installed: pip install '{extra}'")
+    return importlib.import_module(f"clickseg_infer.engines.{module}")

@@ -1,25 +1,45 @@
 """OpenVINO on the CPU, in bfloat16 where the CPU computes in it natively."""
 
+import importlib
 import io
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
-from clickseg_infer.engines.compiled_cache import entry_key, read_entry, write_entry
+from clickseg_infer.engines import Network
+from clickseg_infer.engines.compiled_cache import read_entry, write_entry
 from clickseg_infer.errors import EngineError, one_line
-from clickseg_infer.file_grid import Index
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 _CPU = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 
 
-def supported_precisions() -> tuple[str, ...]:
-    """The precisions this CPU computes in natively, the default first."""
-    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def open_network(name: str, network: Network, precision: str, *, asked: bool) -> "OpenVinoEngine":
+    """Compile a network, or take it from the cache; see `open_engine`.
+
+    Raises:
+        EngineError: it cannot be imported, or has not the precision, or not the model.
+    """
+    del asked
+    has = precisions(name, network)
+    if precision not in ("auto", *has):
+        raise EngineError(f"openvino computes this model in {', '.join(has)} here, not {precision}")
+    return OpenVinoEngine(network, has[0] if precision == "auto" else precision)
+
+
+def precisions(name: str, network: Network) -> tuple[str, ...]:
+    """int8 if that is the graph's, else what this CPU computes in, the faster first.
+
+    Raises:
+        EngineError: it cannot be imported.
+    """
+    del name
+    able = _imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if network.precision == "int8":
+        return ("int8",)
     return ("bfloat16", "float32") if "BF16" in able else ("float32",)
 
 
@@ -28,13 +48,10 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, content: bytes, patch: Index, precision: str) -> None:
-        supported = supported_precisions()
-        self.precision = supported[0] if precision == "auto" else precision
-        if self.precision not in supported:
-            raise EngineError(f"openvino computes in {', '.join(supported)} here, not {precision}")
+    def __init__(self, network: Network, precision: str) -> None:
+        self.precision = precision
         try:
-            self._request: Any = _compiled(content, patch, self.precision).create_infer_request()
+            self._request: Any = _compiled(network, precision).create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"openvino cannot compile the model: {one_line(error)}") from error
 
@@ -56,22 +73,30 @@ class OpenVinoEngine:
         self._request = None
 
 
-def _compiled(content: bytes, patch: Index, precision: str) -> Any:
+def _compiled(network: Network, precision: str) -> Any:
     """The model, compiled or, with the same bits as its answers, taken from the cache."""
+    openvino = _imported()
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    cpu = [core.get_property("CPU", name) for name in _CPU]
-    key = entry_key(content, "openvino", openvino.__version__, options, tuple(patch), cpu)
-    kept = read_entry(key)
+    about = {
+        "engine": "openvino",
+        "version": openvino.__version__,
+        "model": network.sha256,
+        "precision": precision,
+        "patch": list(network.patch),
+        "device": [core.get_property("CPU", name) for name in _CPU],
+        "options": options,
+    }
+    kept = read_entry(about)
     if kept is not None:
         with suppress(RuntimeError):
             return core.import_model(openvino.Tensor(np.frombuffer(kept, np.uint8)), "CPU", options)
-    model = core.read_model(content)
+    model = core.read_model(network.content)
     channels = model.input(0).get_partial_shape()[1]
-    model.reshape([1, channels.get_length(), *patch])
+    model.reshape([1, channels.get_length(), *network.patch])
     compiled = core.compile_model(model, "CPU", options)
     with suppress(RuntimeError):
-        write_entry(key, partial(_exported, compiled))
+        write_entry(about, partial(_exported, compiled))
     return compiled
 
 
@@ -79,3 +104,10 @@ def _exported(compiled: Any) -> bytes:
     stream = io.BytesIO()
     compiled.export_model(stream)
     return stream.getvalue()
+
+
+def _imported() -> Any:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise EngineError(f"openvino is installed but cannot be imported: {error}") from error

@@ -17,9 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clickseg_export.parity import Parity, check_parity, example_batch
 from clickseg_infer.atomic_write import check_writable, write_whole
-from clickseg_infer.engines import available, open_engine
-from clickseg_infer.errors import FileError
-from clickseg_infer.model import with_spec
+from clickseg_infer.engines import Network, available, open_engine
+from clickseg_infer.file_grid import Index
+from clickseg_infer.model import check_model_name, with_spec
+from clickseg_infer.model_spec import ModelSpec
 from clickseg_train.checkpoint import Checkpoint, load_state, read_checkpoint
 from clickseg_train.networks import build_network
 
@@ -28,29 +29,53 @@ _SMALL = 1024  # weights of fewer values are not worth halving
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, *, half_weights: bool = False, threshold: float | None = None
+    checkpoint: Path,
+    out: Path,
+    *,
+    half_weights: bool = False,
+    threshold: float | None = None,
+    patch: Index | None = None,
 ) -> Parity:
-    """Export a checkpoint's averaged weights, normalisation folded in, after checking them.
+    """Write `onnx_model` to a file.
+
+    Raises:
+        FileError: the output is not `.onnx` or cannot be written; nothing is written.
+        FileError, CheckpointError, ModelError, ParityError, EngineError: as `onnx_model`.
+    """
+    check_model_name(out)
+    check_writable(out, checkpoint)
+    _, content, parity = onnx_model(
+        checkpoint, half_weights=half_weights, threshold=threshold, patch=patch
+    )
+    write_whole(out, content)
+    return parity
+
+
+def onnx_model(
+    checkpoint: Path,
+    *,
+    half_weights: bool = False,
+    threshold: float | None = None,
+    patch: Index | None = None,
+) -> tuple[ModelSpec, bytes, Parity]:
+    """A checkpoint's averaged weights, normalisation folded in, checked, as a model file.
 
     Args:
         checkpoint: as `clickseg train` writes it.
-        out: the `.onnx` file.
         half_weights: store the weights in 16 bits; engines compute in 32 all the same.
         threshold: of the model, chosen on validation cases; without it, the one of the training.
+        patch: the patch size (z, y, x); without it, the one of the training.
 
     Returns:
-        The largest differences found.
+        Its spec, the file's content, and the largest differences found.
 
     Raises:
-        FileError: the checkpoint cannot be read, or the output is not `.onnx` or cannot be written.
+        FileError: the checkpoint cannot be read.
         CheckpointError: not a checkpoint, or damaged.
-        ModelError: a threshold that is not between 0 and 1.
-        ParityError: the exported model differs from the network; nothing is written.
+        ModelError: a threshold or a patch size that makes no sense.
+        ParityError: the exported model differs from the network.
         EngineError: no engine to check it with.
     """
-    if out.suffix != ".onnx":
-        raise FileError(f"{out}: the name must end in .onnx")
-    check_writable(out, checkpoint)
     state = read_checkpoint(checkpoint)
     trained = network_of(state)
     stored = folded(trained)
@@ -61,17 +86,18 @@ def export_onnx(
         spec,
         weights="float16" if half_weights else "float32",
         threshold=spec.threshold if threshold is None else threshold,
+        patch_size=spec.patch_size if patch is None else patch,
     )
-    content = _serialise(stored, torch.from_numpy(example_batch(spec)))
+    content = serialised(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:
         content = _halve(content)
     content = with_spec(content, spec)
-    name = "onnxruntime" if "onnxruntime" in available() else "auto"
-    engine = open_engine(content, spec.patch_size, name, "float32")
+    network = Network(content, spec.patch_size)
+    name = "onnxruntime" if "onnxruntime" in available(network) else "openvino"
+    engine = open_engine(network, name, "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
-    write_whole(out, content)
-    return parity
+    return spec, content, parity
 
 
 def network_of(checkpoint: Checkpoint) -> nn.Module:
@@ -103,7 +129,8 @@ def rounded(network: nn.Module) -> nn.Module:
     return network
 
 
-def _serialise(network: nn.Module, batch: torch.Tensor) -> bytes:
+def serialised(network: nn.Module, batch: torch.Tensor) -> bytes:
+    """A network as an ONNX model for any number of patches like those of `batch`."""
     with _quiet():
         program = torch.onnx.export(
             network,

@@ -1,16 +1,20 @@
-"""Does the exported model compute what its network computes?"""
+"""Does the exported model compute what its network computes? And one of fewer bits?"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from clickseg_infer.engines import Engine
+from clickseg_infer.engines import Engine, Network, open_engine
 from clickseg_infer.errors import ParityError
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.network_input import fill_click_channels
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TOLERANCE = 1e-4
 """The largest difference of a logit that passes, engine against torch, both in float32, where
@@ -18,6 +22,9 @@ logits are below 10; a hundred-thousandth of the largest where they are not."""
 
 MOST_FLIPPED = 1e-3
 """The largest fraction of voxels whose side of the threshold half-precision weights may change."""
+
+CHECKED_BY = {"float16": "onnxruntime", "int8": "openvino"}
+"""What runs a graph of fewer bits on a CPU; ONNX Runtime rounds to 16 bits between layers."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,21 @@ class Parity:
     flipped: float = 0.0
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """How far a model of fewer bits is from the float32 model that it was made of.
+
+    Attributes:
+        engine: that ran both.
+        largest: the largest difference of a logit.
+        flipped: the fraction of voxels whose side of the threshold changed.
+    """
+
+    engine: str
+    largest: float
+    flipped: float
+
+
 def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: ModelSpec) -> Parity:
     """Compare an engine with the network whose weights it stores, and that with the trained one.
 
@@ -43,6 +65,8 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
         ParityError: a logit differs by more than TOLERANCE allows, or rounding the weights changes
             more than MOST_FLIPPED of the voxels.
     """
+    import torch
+
     batch = example_batch(spec)
     answer = engine.run(batch)
     with torch.no_grad():
@@ -64,6 +88,30 @@ def check_parity(engine: Engine, stored: nn.Module, trained: nn.Module, spec: Mo
             f"16-bit weights change {flipped:.3%} of the voxels, allowed is {MOST_FLIPPED:.1%}"
         )
     return Parity(largest, float(np.abs(expected - original).max()), flipped)
+
+
+def compare_models(before: tuple[ModelSpec, bytes], after: tuple[ModelSpec, bytes]) -> Agreement:
+    """Run a float32 model and one of fewer bits on the same batch.
+
+    Args:
+        before: spec and file of the float32 model.
+        after: spec and file of the other.
+
+    Raises:
+        EngineError: the engine that runs it on a CPU is not there.
+    """
+    name = CHECKED_BY[after[0].precision]
+    answers = []
+    for spec, content in (before, after):
+        engine = open_engine(
+            Network(content, spec.patch_size, spec.precision), name, spec.precision
+        )
+        answers.append(engine.run(example_batch(spec)))
+        engine.close()
+    one, other = answers
+    limit = before[0].threshold_logit
+    flipped = float(np.mean((one > limit) != (other > limit)))
+    return Agreement(name, float(np.abs(one - other).max()), flipped)
 
 
 def allowed_difference(logits: NDArray[np.float32]) -> float:

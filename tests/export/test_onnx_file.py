@@ -53,17 +53,17 @@ def test_the_report_is_what_was_found(tiny_checkpoint: Path, tmp_path: Path) -> 
 def test_a_mismatch_is_refused_and_nothing_written(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true_serialise = onnx_file._serialise
+    truly = onnx_file.serialised
 
     def wrong(network: nn.Module, batch: torch.Tensor) -> bytes:
-        model = onnx.load_from_string(true_serialise(network, batch))
+        model = onnx.load_from_string(truly(network, batch))
         for weight in model.graph.initializer:
             values = onnx.numpy_helper.to_array(weight)
             if values.ndim == 5:
                 weight.CopyFrom(onnx.numpy_helper.from_array(values * 1.01, weight.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(onnx_file, "_serialise", wrong)
+    monkeypatch.setattr(onnx_file, "serialised", wrong)
     with pytest.raises(cs.ParityError, match="differ by up to"):
         export_onnx(tiny_checkpoint, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []

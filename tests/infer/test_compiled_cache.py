@@ -7,8 +7,30 @@ import pytest
 
 import clickseg_infer as cs
 from clickseg_infer import engines
-from clickseg_infer.engines import compiled_cache
-from clickseg_infer.engines.compiled_cache import entry_key, read_entry, write_entry
+from clickseg_infer.engines import Network, compiled_cache
+from clickseg_infer.engines.compiled_cache import (
+    cache_folder,
+    clear,
+    has_entry,
+    list_entries,
+    read_entry,
+    write_entry,
+)
+from clickseg_infer.model import DEFAULT_MODEL, read_network
+
+PRECISIONS = engines.precisions("openvino", read_network(DEFAULT_MODEL)[1])
+SOMETHING = {"engine": "abacus", "model": "0"}
+
+
+def about(path: Path) -> dict:
+    """What an entry of the cache is about."""
+    (found,) = [entry for entry in list_entries() if entry.path == path]
+    assert found.about is not None
+    return found.about
+
+
+def named(name: str) -> dict:
+    return {**SOMETHING, "model": name}
 
 
 @pytest.fixture
@@ -40,7 +62,7 @@ def logits(path: Path, precision: str = "float32") -> np.ndarray:
         return model.engine.run(np.random.default_rng(0).normal(size=shape).astype(np.float32))
 
 
-@pytest.mark.parametrize("precision", engines.precisions("openvino"))
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_second_opening_compiles_nothing_and_answers_the_same_bits(
     precision: str, tiny_onnx: Path, cache: Path, compilations: list[str]
 ) -> None:
@@ -51,23 +73,33 @@ def test_the_second_opening_compiles_nothing_and_answers_the_same_bits(
 
 
 def test_what_is_not_exactly_as_written_is_compiled_again(
-    tiny_onnx: Path, cache: Path, compilations: list[str], rng: np.random.Generator
+    tiny_onnx: Path,
+    cache: Path,
+    compilations: list[str],
+    rng: np.random.Generator,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     expected = logits(tiny_onnx)
     (entry,) = cache.iterdir()
-    good = entry.read_bytes()
+    record, good = about(entry), entry.read_bytes()
+    write_entry(named("another"), lambda: b"compiled")
+    another = next(path for path in cache.iterdir() if path != entry)
     flipped = []
     for position in (0, 40, len(good) - 1, *rng.integers(len(good), size=5)):
         content = bytearray(good)
         content[position] ^= 1 << int(rng.integers(8))
         flipped.append(bytes(content))
-    longer, other = good + b"\0", compiled_cache._digest("another key", good[32:]) + good[32:]
+    longer, other = good + b"\0", another.read_bytes()
     for damaged in (*flipped, b"", good[:20], good[:-1], longer, b"text" * 99, other):
+        caplog.clear()
         entry.write_bytes(damaged)
         before = len(compilations)
         assert np.array_equal(logits(tiny_onnx), expected)
         assert len(compilations) == before + 1
-        assert read_entry(entry.stem) is not None
+        assert caplog.messages == [
+            f"the cache's entry {entry.name} is damaged; it is compiled anew"
+        ]
+        assert read_entry(record) is not None
 
 
 def test_an_intact_entry_that_openvino_refuses_is_compiled_again(
@@ -75,7 +107,7 @@ def test_an_intact_entry_that_openvino_refuses_is_compiled_again(
 ) -> None:
     expected = logits(tiny_onnx)
     (entry,) = cache.iterdir()
-    write_entry(entry.stem, lambda: b"not what OpenVINO exports")
+    write_entry(about(entry), lambda: b"not what OpenVINO exports")
     assert np.array_equal(logits(tiny_onnx), expected)
     assert len(compilations) == 2
 
@@ -83,30 +115,57 @@ def test_an_intact_entry_that_openvino_refuses_is_compiled_again(
 def test_every_circumstance_gives_another_key(
     tiny_onnx: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for precision in engines.precisions("openvino"):
+    for precision in PRECISIONS:
         logits(tiny_onnx, precision)
-    count = len(engines.precisions("openvino"))
+    count = len(PRECISIONS)
     assert len(list(cache.iterdir())) == count
     monkeypatch.setattr(openvino, "__version__", "2099.1")
     logits(tiny_onnx)
     content = tiny_onnx.read_bytes()
-    cs.open_engine(content + b"\x72\x00", (32, 32, 32), "openvino", "float32")
+    cs.open_engine(Network(content + b"\x72\x00", (32, 32, 32)), "openvino", "float32")
+    cs.open_engine(Network(content, (32, 32, 32)), "openvino", "float32")
     assert len(list(cache.iterdir())) == count + 2
-    assert len({entry_key(b"a", "b"), entry_key(b"a", "c"), entry_key(b"b", "b")}) == 3
+    write_entry(SOMETHING, lambda: b"compiled")
+    for change in ({"engine": "other"}, {"model": "1"}, {"more": 1}):
+        assert not has_entry({**SOMETHING, **change})
+
+
+def test_entries_can_be_listed_and_deleted(cache: Path) -> None:
+    assert list_entries() == []
+    assert clear() == 0
+    for age, name in enumerate("abc"):
+        write_entry(named(name), lambda: b"compiled")
+        os.utime(list_entries()[0].path, (1000 + age, 1000 + age))
+    write_entry(named("new"), lambda: b"x" * 1000)
+    (cache / "bad.compiled").write_bytes(b"damaged")
+    os.utime(cache / "bad.compiled", (1, 1))
+    (cache / ".half.compiled.tmp").touch()
+    (cache / "somebody's.txt").touch()
+    found = list_entries()
+    assert [entry.about and entry.about["model"] for entry in found] == ["new", "c", "b", "a", None]
+    assert found[0].size > 1000
+    assert clear() == 6
+    assert [path.name for path in cache.iterdir()] == ["somebody's.txt"]
 
 
 def test_no_cache_is_no_error(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compilations: list[str]
 ) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "entry" / f"{entry_key(b'')}.compiled").mkdir(parents=True)
+    monkeypatch.setenv("CLICKSEG_CACHE", str(tmp_path / "entry"))
+    write_entry(SOMETHING, lambda: b"compiled")
+    (entry,) = (tmp_path / "entry").iterdir()
+    entry.unlink()
+    entry.mkdir()
     for where in ("", "/proc/nowhere", str(tmp_path / "file"), "x" * 300):
         monkeypatch.setenv("CLICKSEG_CACHE", where)
         logits(tiny_onnx)
-        assert read_entry(entry_key(b"")) is None
+        assert read_entry(SOMETHING) is None
+        assert (list_entries(), clear()) == ([], 0)
     assert len(compilations) == 4
     monkeypatch.setenv("CLICKSEG_CACHE", str(tmp_path / "entry"))
-    assert read_entry(entry_key(b"")) is None
+    assert read_entry(SOMETHING) is None
+    assert not has_entry(SOMETHING)
 
 
 def test_the_users_cache_folder_is_the_default(
@@ -114,9 +173,10 @@ def test_the_users_cache_folder_is_the_default(
 ) -> None:
     monkeypatch.delenv("CLICKSEG_CACHE")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "clickseg")
-    write_entry("key", lambda: b"compiled")
-    assert read_entry("key") == b"compiled"
-    assert [path.name for path in (tmp_path / "clickseg").iterdir()] == ["key.compiled"]
+    write_entry(SOMETHING, lambda: b"compiled")
+    assert read_entry(SOMETHING) == b"compiled"
+    assert cache_folder() == tmp_path / "clickseg"
+    assert [path.suffix for path in (tmp_path / "clickseg").iterdir()] == [".compiled"]
 
 
 def test_the_least_recently_used_entries_go_first(
@@ -126,13 +186,13 @@ def test_the_least_recently_used_entries_go_first(
     cache.mkdir(parents=True)
     (cache / "somebody's.txt").touch()
     for age, name in enumerate("cba"):
-        write_entry(name, lambda: b"compiled")
-        os.utime(cache / f"{name}.compiled", (1000 - age, 1000 - age))
-    assert read_entry("a") == b"compiled"
-    write_entry("d", lambda: b"compiled")
-    kept = {"a.compiled", "c.compiled", "d.compiled", "somebody's.txt"}
-    assert {path.name for path in cache.iterdir()} == kept
-    monkeypatch.setattr(compiled_cache, "_MOST_BYTES", 2 * len((cache / "a.compiled").read_bytes()))
-    write_entry("e", lambda: b"compiled")
-    assert len(list(cache.iterdir())) == 3
-    assert read_entry("e") == b"compiled"
+        write_entry(named(name), lambda: b"compiled")
+        os.utime(list_entries()[0].path, (1000 - age, 1000 - age))
+    assert read_entry(named("a")) == b"compiled"
+    write_entry(named("d"), lambda: b"compiled")
+    assert [entry.about["model"] for entry in list_entries() if entry.about] == ["d", "a", "c"]
+    assert (cache / "somebody's.txt").exists()
+    monkeypatch.setattr(compiled_cache, "_MOST_BYTES", 2 * list_entries()[0].size)
+    write_entry(named("e"), lambda: b"compiled")
+    assert len(list_entries()) == 2
+    assert read_entry(named("e")) == b"compiled"

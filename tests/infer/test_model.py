@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,41 @@ from stand_ins import make_spec
 
 import clickseg_infer as cs
 from clickseg_infer.model import read_model_file, with_spec
+from clickseg_infer.model_spec import PrecisionCheck
 from clickseg_infer.onnx_metadata import append_metadata, read_metadata
 
 
 def test_a_spec_survives_json() -> None:
-    spec = make_spec(trained_on=(cs.Source("Somewhere", "CC0"),), description="für alle")
+    spec = make_spec(
+        trained_on=(cs.Source("Somewhere", "CC0"),),
+        description="für alle",
+        precision="int8",
+        precision_check=PrecisionCheck(objects=3, clicks=5, float32=0.75, dice=0.5),
+    )
     assert cs.ModelSpec.from_json(spec.to_json()) == spec
+    assert spec.precision_check.drop == 0.25
+
+
+def test_a_spec_of_the_first_format_is_read() -> None:
+    values = json.loads(make_spec().to_json())
+    for key in ("precision", "precision_check"):
+        del values[key]
+    spec = cs.ModelSpec.from_json(json.dumps({**values, "format_version": 1}))
+    assert (spec.precision, spec.format_version) == ("float32", 2)
+
+
+def test_another_spec_replaces_the_one_that_is_there(tiny_onnx: Path, tmp_path: Path) -> None:
+    spec, content = read_model_file(tiny_onnx)
+    other = tmp_path / "other.onnx"
+    other.write_bytes(with_spec(content, replace(spec, name="other")))
+    assert read_model_file(other)[0].name == "other"
+    assert b'"tiny"' not in other.read_bytes()
+    assert with_spec(other.read_bytes(), spec) == content
+
+
+def test_a_plan_is_not_a_model(tmp_path: Path) -> None:
+    with pytest.raises(cs.ModelError, match=r"give the \.onnx file"):
+        cs.load_model(tmp_path / "m.plan")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +62,7 @@ def test_a_spec_survives_json() -> None:
         {"click_radius": -1},
         {"threshold": 1.0},
         {"overlap": 1.0},
+        {"precision": "int4"},
     ],
     ids=str,
 )
@@ -72,7 +104,7 @@ def test_not_a_model_of_ours(tiny_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    content = tiny_onnx.read_bytes().replace(b'"format_version": 1', b'"format_version": 9')
+    content = tiny_onnx.read_bytes().replace(b'"format_version": 2', b'"format_version": 9')
     (tmp_path / "new.onnx").write_bytes(content)
     with pytest.raises(cs.ModelError, match="format 9 is newer"):
         cs.load_model(tmp_path / "new.onnx")

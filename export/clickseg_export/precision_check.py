@@ -1,0 +1,90 @@
+"""What do 16 or 8 bits cost? The same simulated user clicks with both models."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_export.parity import CHECKED_BY
+from clickseg_infer.engines import Network, open_engine
+from clickseg_infer.engines.function import FunctionEngine
+from clickseg_infer.errors import DatasetError
+from clickseg_infer.model import Model
+from clickseg_infer.model_spec import ModelSpec, PrecisionCheck
+from clickseg_train.cases import Case, read_dataset
+from clickseg_train.evaluate import ObjectResult, Protocol, evaluate
+
+_CLICKS = 5
+_CALIBRATION_CASES = 8
+_CALIBRATION_CLICKS = 3
+_CALIBRATION_PATCHES = 64
+
+
+def check_precision(
+    before: tuple[ModelSpec, bytes],
+    after: tuple[ModelSpec, bytes],
+    datasets: Sequence[Path],
+    report: Callable[[ObjectResult], None] = lambda _: None,
+) -> PrecisionCheck:
+    """Mean Dice over the objects of the validation cases, with each of two models.
+
+    Args:
+        before: spec and file of the float32 model.
+        after: spec and file of the model that was made of it.
+        datasets: Decathlon folders.
+        report: called after each object of each model.
+
+    Raises:
+        DatasetError, FileError: the folders have no validation cases, or cannot be read.
+        EngineError: the engine is not there.
+    """
+    cases = [case for folder in datasets for case in _cases(folder, "val")]
+    means = []
+    for spec, content in (before, after):
+        with _opened(spec, content, CHECKED_BY[after[0].precision]) as model:
+            found = evaluate(model, cases, Protocol(_CLICKS, surfaces=False), report=report)
+        means.append(found.mean_dice[-1])
+    return PrecisionCheck(len(found.cases), _CLICKS, *means)
+
+
+def calibration_patches(
+    spec: ModelSpec, content: bytes, datasets: Sequence[Path]
+) -> list[NDArray[np.float32]]:
+    """Network inputs (1, C, z, y, x) as clicks on training cases make them.
+
+    None is of a validation case, on which the result is judged.
+
+    Raises:
+        DatasetError, FileError: the folders have no training cases, or cannot be read.
+        EngineError: the engine is not there.
+    """
+    seen: list[NDArray[np.float32]] = []
+    cases = [case for folder in datasets for case in _cases(folder, "train")]
+    cases = cases[:: max(1, len(cases) // _CALIBRATION_CASES)][:_CALIBRATION_CASES]
+    with _opened(spec, content, CHECKED_BY["int8"]) as model:
+
+        def watched(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            seen.extend(patch[None].copy() for patch in batch)
+            return model.engine.run(batch)
+
+        watching = Model(spec, FunctionEngine(watched))
+        evaluate(watching, cases, Protocol(_CALIBRATION_CLICKS, surfaces=False))
+    chosen = np.random.default_rng(0).permutation(len(seen))[:_CALIBRATION_PATCHES]
+    return [seen[n] for n in sorted(chosen)]
+
+
+@contextmanager
+def _opened(spec: ModelSpec, content: bytes, engine: str) -> Iterator[Model]:
+    network = Network(content, spec.patch_size, spec.precision)
+    with Model(spec, open_engine(network, engine, spec.precision)) as model:
+        yield model
+
+
+def _cases(folder: Path, split: str) -> tuple[Case, ...]:
+    dataset = read_dataset(folder)
+    cases = tuple(case for case in getattr(dataset, split) if case.label)
+    if not cases:
+        raise DatasetError(f"{folder}: the split {split!r} has no labelled cases")
+    return cases

@@ -1,0 +1,116 @@
+"""TensorRT-RTX compiles on the CPU: that proves parsing and compiling, not numbers or speed."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+import clickseg_infer as cs
+from clickseg_infer.engines import plan_builder
+from clickseg_infer.engines.plan_builder import (
+    Profile,
+    build_plan,
+    capabilities_of,
+    choose_builder,
+    load_builder,
+)
+
+RTX = "tensorrt-rtx"
+needs_rtx = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"
+)
+
+
+def an_onnx(*nodes: tuple[str, list[str], list[str]], inputs: int = 1) -> bytes:
+    """A model of these nodes (operator, inputs, outputs) on patches of 16^3."""
+    from onnx import TensorProto, helper
+
+    def value(name: str) -> object:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1, 16, 16, 16])
+
+    names = ["input", "other"][:inputs]
+    graph = helper.make_graph(
+        [helper.make_node(*node) for node in nodes],
+        "graph",
+        [value(name) for name in names],
+        [value("logits")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+
+RELU = ("Relu", ["input"], ["logits"])
+
+
+@needs_rtx
+@pytest.mark.parametrize("capabilities", [(), ("SM86",), ("SM86", "SM89", "SM120"), ("SM75",)])
+def test_a_plan_compiles(capabilities: tuple[str, ...]) -> None:
+    plan = build_plan(RTX, an_onnx(RELU), Profile(), capabilities)
+    assert len(plan) > 1000
+
+
+@needs_rtx
+def test_what_it_cannot_compile_is_one_line(tiny_onnx: Path) -> None:
+    content = tiny_onnx.read_bytes()
+    cases = [
+        (an_onnx(("NoSuchOperator", ["input"], ["logits"])), (), "NoSuchOperator"),
+        (an_onnx(("Add", ["input", "other"], ["logits"]), inputs=2), (), "one input and output"),
+        (b"not a model", (), "cannot read the model"),
+        (content, ("SM75",), r"for SM75: .*FP32 3D convolution is not supported$"),
+        (content, ("SM13", "SM86"), r"unknown compute capability SM13, allowed are SM75, "),
+    ]
+    for model, capabilities, reason in cases:
+        with pytest.raises(cs.EngineError, match=reason) as caught:
+            build_plan(RTX, model, Profile(), capabilities)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+    build_plan(RTX, an_onnx(RELU), Profile())  # nothing of an earlier failure is left
+
+
+@pytest.mark.parametrize("batches", [(4, 2, 1), (1, 3, 2), (0, 1, 1), (2, 1, 4)])
+def test_an_inverted_profile_is_refused(batches: tuple[int, int, int]) -> None:
+    with pytest.raises(cs.EngineError, match=f"must rise from 1, not {batches[0]}, {batches[1]}"):
+        Profile(*batches)
+
+
+def test_full_tensorrt_is_not_touched_where_there_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.util.find_spec
+
+    def found(name: str, *rest: object) -> object:
+        return object() if name == "tensorrt" else real(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # whose import fails if it is tried
+
+    def no_gpu() -> None:
+        raise cs.EngineError("no NVIDIA GPU: test")
+
+    monkeypatch.setattr(plan_builder, "find_gpu", no_gpu)
+    with pytest.raises(cs.EngineError, match="compiles only where a GPU is: no NVIDIA GPU: test"):
+        load_builder("tensorrt")
+    with pytest.raises(cs.EngineError, match="compiles only where a GPU is"):
+        choose_builder("tensorrt")
+
+
+@needs_rtx
+def test_the_builder_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_builder(RTX) == RTX
+    assert {"SM75", "SM86", "SM89", "SM120"} <= set(capabilities_of(RTX))
+    load = plan_builder.load_builder
+    monkeypatch.setattr(
+        plan_builder, "load_builder", lambda name: object() if name == "tensorrt" else load(name)
+    )
+    assert choose_builder() == "tensorrt"
+    with pytest.raises(cs.EngineError, match="for the GPU that it runs on, for no other"):
+        build_plan("tensorrt", an_onnx(RELU), Profile(), ("SM89",))
+    with pytest.raises(cs.EngineError, match="unknown builder 'tvm'"):
+        choose_builder("tvm")
+
+
+def test_no_builder_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(cs.EngineError, match=r"clickseg\[trt\].*clickseg\[trt-rtx\]"):
+        choose_builder()

@@ -1,0 +1,224 @@
+"""Plans, as far as a machine without a GPU can show; see fake_gpu. The rest is in tests/gpu."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_gpu import GPU, Cuda, TensorRt, put_builder, put_gpu
+
+import clickseg_infer as cs
+from clickseg_infer.engines import Network, compiled_cache, plans, tensorrt_gpu
+from clickseg_infer.engines.nvidia import Gpu
+from clickseg_infer.engines.plan_builder import Profile
+from clickseg_infer.engines.plans import (
+    compiled,
+    plan_path,
+    planned,
+    read_plan,
+    record_path,
+    write_plan,
+)
+
+BATCH = np.random.default_rng(0).normal(size=(5, 3, 4, 4, 4)).astype(np.float32)
+
+
+def first_channel(batch: np.ndarray) -> np.ndarray:
+    return batch[:, :1] * 2
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    cuda = Cuda()
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    put_gpu(monkeypatch)
+    return cuda
+
+
+@pytest.fixture
+def trt(cuda: Cuda) -> TensorRt:
+    return TensorRt(cuda, first_channel)
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    monkeypatch.setenv("CLICKSEG_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.onnx").write_bytes(b"a model")
+    return Network(b"a model", (4, 4, 4), path=tmp_path / "m.onnx")
+
+
+def put_plan(network: Network, **changes: object) -> Path:
+    """A plan beside the model, with a record that may not be true."""
+    assert network.path is not None
+    plan, record = compiled(planned("tensorrt", network, GPU), network)
+    path = plan_path(network.path)
+    write_plan(path, plan, replace(record, **changes))  # type: ignore[arg-type]
+    return path
+
+
+def test_batches_go_through_in_parts_that_the_plan_takes(
+    cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt, lambda: b"plan 2")
+    wanted = planned("tensorrt", network, GPU, Profile(largest=2))
+    engine = tensorrt_gpu.PlanEngine(*compiled(wanted, network))
+    assert (engine.name, engine.precision) == ("tensorrt", "float32")
+    before = BATCH.copy()
+    assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
+    assert np.array_equal(BATCH, before)
+    assert np.array_equal(engine.run(BATCH[:, ::-1])[:, 0], BATCH[:, 2] * 2)  # not contiguous
+    assert cuda.allocated == 2  # one buffer in, one out, kept from call to call
+    engine.close()
+    assert (cuda.buffers, cuda.streams) == ({}, 0)
+    with pytest.raises(cs.EngineError, match="closed"):
+        engine.run(BATCH)
+    engine.close()
+
+
+def test_buffers_grow(
+    cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    with_plan = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    for count in (1, 3, 2):
+        assert np.array_equal(with_plan.run(BATCH[:count]), first_channel(BATCH[:count]))
+    assert (cuda.allocated, len(cuda.buffers)) == (4, 2)
+
+
+@pytest.mark.parametrize("call", ["stream", "malloc", "copy", "wait"])
+def test_what_cuda_refuses_is_one_line(
+    call: str, cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    cuda.fail = call
+    with pytest.raises(cs.EngineError, match="CUDA failed: 2"):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True).run(BATCH)
+
+
+def test_only_who_asks_waits_for_a_plan_and_only_once(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    with pytest.raises(cs.EngineError, match=r"no plan of this model; clickseg export .* --trt"):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+    assert counted == []
+    for asked in (True, False, True):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=asked)
+    assert counted == ["tensorrt"]
+    (entry,) = compiled_cache.list_entries()
+    assert entry.about is not None
+    assert entry.about["device"] == GPU.name
+    assert entry.about["model"] == network.sha256
+    with pytest.raises(cs.EngineError, match="in float32, not float16"):
+        tensorrt_gpu.open_network("tensorrt", network, "float16", asked=True)
+
+
+def test_the_plan_beside_the_model_is_taken(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    put_plan(network)
+    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+    assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
+    assert counted == ["tensorrt"]  # by put_plan
+    assert compiled_cache.list_entries() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"onnx_sha256": "0"}, "another model"),
+        ({"version": "10.13.0"}, "by tensorrt 10.13.0, and here is tensorrt 10.13.1"),
+        ({"builder": "tensorrt-rtx"}, "by tensorrt-rtx"),
+        ({"device": "NVIDIA Other"}, f"for NVIDIA Other, and here is {GPU.name}"),
+        ({"compute_capabilities": ("SM86",)}, "for SM86, and here is SM89"),
+        ({"plan_sha256": "0"}, "damaged"),
+    ],
+)
+def test_a_plan_for_elsewhere_is_compiled_anew_and_said_so(
+    change: dict,
+    reason: str,
+    trt: TensorRt,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    path = put_plan(network, **change)
+    before = path.read_bytes(), record_path(path).read_bytes()
+    for opening in range(2):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+        assert caplog.messages[opening].startswith(f"{path}: ")
+        assert reason in caplog.messages[opening]
+    assert counted == ["tensorrt"] * 2  # by put_plan, and once into the cache
+    assert (path.read_bytes(), record_path(path).read_bytes()) == before
+
+
+def test_what_cannot_be_opened_is_compiled_anew(
+    trt: TensorRt,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plans_made = iter([b"of another driver", b"plan 4"])
+    counted = put_builder(monkeypatch, trt, lambda: next(plans_made))
+    put_plan(network)
+    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+    assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
+    assert caplog.messages == ["tensorrt cannot open the plan: bad magic; it is compiled anew"]
+    assert counted == ["tensorrt"] * 2
+
+
+def test_a_damaged_entry_of_the_cache_is_compiled_anew(
+    trt: TensorRt,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    (entry,) = compiled_cache.list_entries()
+    entry.path.write_bytes(entry.path.read_bytes()[:-1])
+    tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+    assert counted == ["tensorrt"] * 2
+    assert "damaged" in caplog.messages[0]
+
+
+def test_half_a_plan_is_none(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    path = put_plan(network)
+    record = record_path(path).read_text()
+    for text in ("", "{}", "[]", json.dumps({**json.loads(record), "profile": {"smallest": 9}})):
+        record_path(path).write_text(text)
+        with pytest.raises(cs.EngineError, match="its record cannot be read"):
+            read_plan(path)
+    record_path(path).unlink()
+    with pytest.raises(cs.EngineError, match="cannot be read"):
+        read_plan(path)
+
+
+def test_rtx_compiles_for_all_that_it_can_or_for_an_older_gpu(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    records = []
+    for capability in ("SM89", "SM120", "SM75"):
+        gpu = Gpu("NVIDIA Test", capability)
+        _, record = plans.find_plan("tensorrt-rtx", network, gpu, build=True)
+        records.append(record)
+    assert [record.compute_capabilities for record in records] == [(), (), ("SM75",)]
+    assert {record.device for record in records} == {""}
+    assert len(compiled_cache.list_entries()) == 2
+
+
+def test_without_a_gpu_tensorrt_is_not_even_imported(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    for name in ("tensorrt", "tensorrt-rtx"):
+        with pytest.raises(cs.EngineError, match="no NVIDIA GPU"):
+            tensorrt_gpu.open_network(name, network, "auto", asked=True)
