@@ -4,7 +4,7 @@ VENV ?= .venv
 RUNTIME ?= .venv-runtime
 OUT ?= out
 
-.PHONY: example check test benchmarks clean
+.PHONY: example check test benchmarks wheel clean
 
 # Install clickseg without PyTorch, generate a CT, segment it with the bundled model.
 example: $(RUNTIME)/.ready
@@ -27,6 +27,10 @@ test: $(VENV)/.ready
 benchmarks: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet -e '.[bench]'
 	$(VENV)/bin/python benchmarks/run_all.py
+
+# What is published: fails if the viewer of `clickseg demo` cannot be had.
+wheel: $(VENV)/.ready
+	CLICKSEG_RELEASE=1 $(VENV)/bin/python -m build
 
 $(RUNTIME)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(RUNTIME)

@@ -10,6 +10,7 @@
     ├── ConfigError (ValueError)    a training configuration with unknown or impossible values
     ├── CheckpointError (ValueError)  a checkpoint that is not ours or does not fit
     ├── ReplayError (RuntimeError)  a replay that does not lead to what was recorded
+    ├── ServerError (RuntimeError)   the demo cannot be served, or refuses what a page asks
     ├── TrainingError (RuntimeError)  a training run that diverged
     └── ParityError (RuntimeError)  an export whose outputs differ from the network's
 
@@ -56,6 +57,10 @@ class CheckpointError(ClicksegError, ValueError):
 
 class ReplayError(ClicksegError, RuntimeError):
     """A replay does not lead, or cannot lead, to the masks that were recorded."""
+
+
+class ServerError(ClicksegError, RuntimeError):
+    """The demo cannot be served, or refuses what a page asks of it."""
 
 
 class TrainingError(ClicksegError, RuntimeError):

@@ -9,11 +9,11 @@ import io
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -30,6 +30,7 @@ from clickseg_infer.file_grid import FileGrid
 from clickseg_infer.volume import Volume
 
 PathLike = str | os.PathLike[str]
+T = TypeVar("T")
 _SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 1 << 20  # bytes; stays in the processor's cache between inflating and storing
 _MOST_INFLATION = 1032  # of one byte of DEFLATE (https://zlib.net/zlib_tech.html)
@@ -47,7 +48,7 @@ def read_volume(path: PathLike) -> Volume:
         VolumeError: not 3D, empty, NaN or infinite voxels, a singular affine, not in millimetres.
     """
     try:
-        header, voxels = _read_nifti(Path(path))
+        header, voxels = _read_nifti(Path(path), _read_voxels)
         grid = _file_grid(header)
         flip = np.eye(4)
         for xyz, (axis, reverse) in enumerate(zip(grid.axes[::-1], grid.flips[::-1], strict=True)):
@@ -58,6 +59,20 @@ def read_volume(path: PathLike) -> Volume:
         return Volume(grid.to_zyx(voxels), grid.affine @ flip, grid)
     except VolumeError as error:
         raise VolumeError(f"{path}: {error}") from None
+
+
+def read_shape(path: PathLike) -> tuple[int, ...]:
+    """The shape (i, j, k) that a NIfTI file's header promises, without reading its voxels.
+
+    Raises:
+        FileError: missing, unreadable, or not NIfTI.
+        VolumeError: not 3D, empty, or not in millimetres.
+    """
+    try:
+        shape: tuple[int, ...] = _read_nifti(Path(path), _read_header).get_data_shape()
+    except VolumeError as error:
+        raise VolumeError(f"{path}: {error}") from None
+    return shape
 
 
 def read_label(path: PathLike, *, like: Volume) -> NDArray[Any]:
@@ -72,7 +87,7 @@ def read_label(path: PathLike, *, like: Volume) -> NDArray[Any]:
             numbers from 0 to 2^31 - 1.
     """
     try:
-        header, stored = _read_nifti(Path(path))
+        header, stored = _read_nifti(Path(path), _read_voxels)
         voxels = _integers(stored)
         _check_grid(header, like)
     except VolumeError as error:
@@ -115,8 +130,8 @@ def check_nifti_name(path: PathLike) -> None:
         raise FileError(f"{path}: the name must end in {' or '.join(_SUFFIXES)}")
 
 
-def _read_nifti(path: Path) -> tuple[Any, NDArray[Any]]:
-    """A file's header, and its voxels (i, j, k) as `_scaled` leaves them."""
+def _read_nifti(path: Path, read: Callable[[Any, int], T]) -> T:
+    """What `read` makes of a NIfTI stream, and of the most bytes that can be in it."""
     if os.path.isdir(path):
         raise FileError(f"{path}: is a folder; DICOM series must be converted to NIfTI first")
     check_nifti_name(path)
@@ -124,9 +139,9 @@ def _read_nifti(path: Path) -> tuple[Any, NDArray[Any]]:
         with open(path, "rb") as file:
             most = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] != b"\x1f\x8b":
-                return _read_stream(file, most)
+                return read(file, most)
             with IGzipFile(fileobj=file) as stream:
-                return _read_stream(stream, most * _MOST_INFLATION)
+                return read(stream, most * _MOST_INFLATION)
     except (EOFError, isal_zlib.IsalError, BadGzipFile) as error:  # type: ignore[misc]
         raise FileError(f"{path}: damaged or truncated: {error}") from error
     except FileError as error:
@@ -135,20 +150,32 @@ def _read_nifti(path: Path) -> tuple[Any, NDArray[Any]]:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _read_stream(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
-    """Parse a NIfTI stream of at most `most` bytes; voxels go straight to where they stay."""
+def _read_header(stream: Any, most: int) -> Any:
+    """The header at the beginning of a NIfTI stream of at most `most` bytes."""
     try:
         newer = stream.peek(4)[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
         with _silent(nibabel_logger):  # what is wrong arrives as an exception
             header = (nib.Nifti2Header if newer else nib.Nifti1Header).from_fileobj(stream)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        offset, scaling = header.get_data_offset(), header.get_slope_inter()
+        offset, _ = header.get_data_offset(), header.get_slope_inter()
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise FileError(f"not a NIfTI file: {error}") from error
     _check_header(header)
     needed = offset + math.prod(shape) * dtype.itemsize
     if needed > most:
         raise FileError(f"truncated: holds at most {most} bytes of {needed}")
+    return header
+
+
+def _read_voxels(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
+    """The header, and the voxels (i, j, k) as `_scaled` leaves them, straight where they stay."""
+    header = _read_header(stream, most)
+    shape, dtype, offset = (
+        header.get_data_shape(),
+        header.get_data_dtype(),
+        header.get_data_offset(),
+    )
+    needed = offset + math.prod(shape) * dtype.itemsize
     try:
         voxels = np.empty(shape, dtype, order="F")
     except MemoryError as error:
@@ -162,7 +189,7 @@ def _read_stream(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
         raise FileError(f"truncated: {offset + filled} bytes of {needed}")
     while stream.read(_CHUNK):  # a gzip member's checksum comes last
         pass
-    return header, _scaled(voxels, *scaling)
+    return header, _scaled(voxels, *header.get_slope_inter())
 
 
 @contextmanager

@@ -152,7 +152,13 @@ def write_recording(path: PathLike, recording: Recording, volume: Volume) -> Non
     Raises:
         FileError: the file cannot be written; nothing is left behind.
     """
-    content = {
+    content = recording_content(recording, volume)
+    write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
+
+
+def recording_content(recording: Recording, volume: Volume) -> dict[str, Any]:
+    """What a recording's file says, as plain values."""
+    return {
         **click_content(recording.clicks, volume),
         "image": {"sha256": recording.image},
         "model": {"sha256": recording.model},
@@ -162,7 +168,6 @@ def write_recording(path: PathLike, recording: Recording, volume: Volume) -> Non
             {"after": count, "mask_sha256": mask} for count, mask in recording.masks.items()
         ],
     }
-    write_whole(Path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_recording(path: PathLike, volume: Volume) -> Recording:

@@ -77,6 +77,16 @@ class Session:
         """Whether the latest answer is all that there is; if not, `refine` goes on."""
         return self._current.final
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` would take something back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether `redo` would repeat something."""
+        return bool(self._future)
+
     def click(
         self, zyx: Index, positive: bool = True, *, budget_ms: float | None = None
     ) -> NDArray[np.uint8]:
@@ -153,6 +163,10 @@ class Session:
         self._future.clear()
         self._between.clear()
         self._show(self.start)
+
+    def rest(self) -> None:
+        """Let go of the memory that only makes the next click faster."""
+        self._workspace = Workspace()
 
     def each_answer(self, clicks: Sequence[Click] | None = None) -> Iterator[Prediction]:
         """The final answer after each click, computed where it is not remembered.

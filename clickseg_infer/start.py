@@ -36,7 +36,7 @@ def open_scan(
         FileError, ModelError, EngineError: as `load_model`, if the scan can be read.
     """
     with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(_load, model, engine, precision)
+        loading = pool.submit(load_ready_model, model, engine=engine, precision=precision)
         try:
             volume = read_volume(image)
         except BaseException:
@@ -46,7 +46,14 @@ def open_scan(
         return volume, loading.result()
 
 
-def _load(path: PathLike | None, engine: str, precision: str) -> Model:
+def load_ready_model(
+    path: PathLike | None = None, *, engine: str = "auto", precision: str = "auto"
+) -> Model:
+    """Load a model and everything else that a first click needs.
+
+    Raises:
+        FileError, ModelError, EngineError: as `load_model`.
+    """
     model = load_model(path, engine=engine, precision=precision)
     try:
         _load_kernels(model)

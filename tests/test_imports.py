@@ -7,6 +7,8 @@ import pytest
 
 import clickseg_infer as cs
 
+ENGINES = ("numba", "onnxruntime", "openvino")
+SERVER = ("fastapi", "starlette", "uvicorn")
 HEAVY = ("torch", "onnx", "monai", "onnxscript")
 
 
@@ -41,11 +43,17 @@ def test_that_test_can_fail() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "from clickseg_cli.main import main\n"
-        "for arguments in (['--help'], ['segment', '--help'], ['train', '--help']):\n"
+        "for arguments in (['--help'], *([c, '--help'] for c in ('segment', 'train', 'demo'))):\n"
         "    try: main(arguments)\n"
         "    except SystemExit as end: assert end.code == 0\n"
     )
-    assert loaded_by(code, *HEAVY, "numba", "onnxruntime", "openvino", "numpy", "scipy") == []
+    assert loaded_by(code, *HEAVY, *SERVER, *ENGINES, "numpy", "scipy") == []
+
+
+def test_only_the_server_needs_what_serves() -> None:
+    code = "import clickseg_infer as cs\n[getattr(cs, name) for name in cs.__all__]"
+    assert loaded_by(code, *SERVER) == []
+    assert loaded_by("import clickseg_infer.server.app", *SERVER) == ["fastapi", "starlette"]
 
 
 @pytest.mark.parametrize("module", ["clickseg_train.evaluate", "clickseg_train.phantom"])

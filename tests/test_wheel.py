@@ -29,6 +29,11 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: zipfile.ZipFile) -
         "clickseg_infer/models/light.onnx",
         "clickseg_infer/models/light.md",
         "clickseg_infer/py.typed",
+        *(
+            f"clickseg_infer/server/static/{name}"
+            for name in ("index.html", "main.js", "style.css")
+        ),
+        "clickseg_infer/server/viewer/package-lock.json",
         *(f"clickseg_train/configs/{name}.toml" for name in CONFIGS),
     ):
         assert needed in names
@@ -40,7 +45,7 @@ def test_the_runtime_brings_no_training_framework(wheel: zipfile.ZipFile) -> Non
     metadata = email.message_from_bytes(wheel.read(path))
     always = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
     assert any(r.startswith("openvino") for r in always)  # a plain install has an engine
-    for heavy in ("torch", "onnx", "monai", "onnxruntime"):
+    for heavy in ("torch", "onnx", "monai", "onnxruntime", "fastapi", "uvicorn"):
         assert not any(r.split(">")[0].split(";")[0].strip() == heavy for r in always)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 
 from clickseg_cli.bench import bench
+from clickseg_cli.demo import demo
 from clickseg_cli.evaluate import evaluate
 from clickseg_cli.export import export
 from clickseg_cli.info import info
@@ -19,6 +20,7 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "monai", "onnx", "onnxscript"), "train"),
     "nncf": "int8",
     "onnxruntime": "cpu",
+    **dict.fromkeys(("fastapi", "uvicorn"), "demo"),
 }
 """What brings a package that a plain install has not."""
 
@@ -28,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (segment, replay, bench, train, export, evaluate, phantom, info):
+for command in (segment, demo, replay, bench, train, export, evaluate, phantom, info):
     app.command()(command)
 
 
@@ -40,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"clickseg: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
             raise
         print(
-            f"clickseg: this command needs {error.name}: "
-            f"pip install 'clickseg[{_EXTRAS[error.name]}]'",
+            f"clickseg: this command needs {package}: pip install 'clickseg[{_EXTRAS[package]}]'",
             file=sys.stderr,
         )
         raise SystemExit(2) from None

@@ -1,0 +1,245 @@
+"""A labelling: the objects that one page marks on one scan, and the label map that they make."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.boxes import Box, origin_of, overlap, shape_of, slices_of, union
+from clickseg_infer.errors import ClickError, ServerError, VolumeError
+from clickseg_infer.model import Model
+from clickseg_infer.prediction import difference
+from clickseg_infer.server.refusals import NotFoundError
+from clickseg_infer.session import Session
+from clickseg_infer.volume import Volume
+
+MOST_OBJECTS = 32
+MOST_CLICKS = 200
+_MOST_NAME = 60  # letters
+
+
+@dataclass
+class LabelledObject:
+    """One object: the value that its voxels have in the label map, its name, and its session."""
+
+    number: int
+    name: str
+    session: Session
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody has done anything with it."""
+        session = self.session
+        return not session.clicks and session.start.box is None and not session.can_undo
+
+
+class Labelling:
+    """The objects of one scan, one of which is worked on at a time.
+
+    Where several objects claim a voxel, it belongs to the one with the lowest number, whichever was
+    clicked last; so an object that is finished keeps its voxels. Not for several threads at once:
+    whoever calls holds `lock`.
+
+    Attributes:
+        model: shared with other labellings; not closed.
+        volume: the scan, which other labellings may share.
+        name: of the scan, for people.
+        from_nifti: whether the scan's voxels lie as in a file that people have; else, as for a
+            DICOM series, only positions in mm mean something elsewhere.
+        objects: by rising number.
+        active: the object that is worked on.
+        click_ms: what clicks took, as whoever answered them noted.
+        lock: to be held while calling.
+    """
+
+    def __init__(self, model: Model, volume: Volume, name: str, *, from_nifti: bool = True) -> None:
+        self.model = model
+        self.volume = volume
+        self.name = name
+        self.from_nifti = from_nifti
+        self.active = self._object(1, Session(model, volume))
+        self.objects = [self.active]
+        self.click_ms: list[float] = []
+        self.lock = Lock()
+
+    @property
+    def p50_ms(self) -> float | None:
+        """The median of what clicks took, None before the first."""
+        return median(self.click_ms) if self.click_ms else None
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """The label map (z, y, x) uint8 of the volume's shape, newly made: each object's number."""
+        z, y, x = self.volume.shape
+        return self.labels_within(((0, z), (0, y), (0, x)))
+
+    def labels_within(self, box: Box) -> NDArray[np.uint8]:
+        """The part of the label map that lies in `box`."""
+        labels = np.zeros(shape_of(box), np.uint8)
+        for labelled in reversed(self.objects):
+            labels[labelled.session.prediction.within(box) != 0] = labelled.number
+        return labels
+
+    def voxels_of(self, labelled: LabelledObject) -> int:
+        """How many voxels of the label map an object has."""
+        answer = labelled.session.prediction
+        if answer.box is None:
+            return 0
+        own = answer.crop
+        for other in self.objects[: self.objects.index(labelled)]:
+            before = other.session.prediction
+            shared = None if before.box is None else overlap(before.box, answer.box)
+            if shared is not None:
+                own = own.copy() if own is answer.crop else own
+                own[slices_of(shared, origin_of(answer.box))] &= before.within(shared) ^ 1
+        return int(np.count_nonzero(own))
+
+    def click(self, ijk: tuple[int, int, int], positive: bool) -> Box | None:
+        """Click the active object at a voxel of the scan's file; the box that changed.
+
+        Raises:
+            ClickError, EngineError: as `Session.click`; also where there are too many clicks.
+        """
+        session = self.active.session
+        if len(session.clicks) >= MOST_CLICKS:
+            raise ClickError(f"an object takes at most {MOST_CLICKS} clicks")
+        session.click(self.volume.zyx_of_ijk(ijk), positive)
+        return session.changed
+
+    def change(self, act: Callable[[Session], Any]) -> Box | None:
+        """Have `act` change the active object's session; the box that changed.
+
+        Raises:
+            ClickError, EngineError: as the action. Nothing has changed then.
+        """
+        act(self.active.session)
+        return self.active.session.changed
+
+    def begin_object(self) -> None:
+        """Leave the active object as it is, and begin the next one.
+
+        Raises:
+            ServerError: the active object is still empty, or there are too many.
+        """
+        if self.active.session.prediction.box is None:
+            raise ServerError(f"object {self.active.number} is still empty")
+        number = self.objects[-1].number + 1
+        if len(self.objects) >= MOST_OBJECTS or number > np.iinfo(np.uint8).max:
+            raise ServerError(f"a labelling holds at most {MOST_OBJECTS} objects, numbered to 255")
+        self.objects.append(self._object(number, Session(self.model, self.volume)))
+        self.activate(number)
+
+    def activate(self, number: int) -> None:
+        """Go on with the object of that number.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        self.active.session.rest()
+        self.active = self.find(number)
+
+    def find(self, number: int) -> LabelledObject:
+        """The object of that number.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        for labelled in self.objects:
+            if labelled.number == number:
+                return labelled
+        raise NotFoundError(f"there is no object {number}")
+
+    def rename(self, number: int, name: str) -> None:
+        """Give an object another name.
+
+        Raises:
+            NotFoundError: there is no such object.
+            ServerError: the name is empty or too long.
+        """
+        name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+        if not 0 < len(name) <= _MOST_NAME:
+            raise ServerError(f"a name has 1 to {_MOST_NAME} letters")
+        self.find(number).name = name
+
+    def remove_object(self, number: int) -> Box | None:
+        """Forget an object; the box that changed. One is always there, if need be a new one.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+        gone = self.find(number)
+        self.objects.remove(gone)
+        if not self.objects:
+            self.objects = [self._object(1, Session(self.model, self.volume))]
+        if gone is self.active:
+            self.active = self.objects[-1]
+        return gone.session.prediction.box
+
+    def set_threshold(self, threshold: float) -> Box | None:
+        """Answer the active object's clicks again with another threshold; the box that changed.
+
+        Exactly what a model of that threshold would have answered; each click can be undone.
+
+        Raises:
+            ModelError: not between 0 and 1.
+            EngineError: the engine failed. Nothing has changed then.
+        """
+        before = self.active.session
+        spec = dataclasses.replace(self.model.spec, threshold=threshold)
+        model = dataclasses.replace(self.model, spec=spec)
+        start = None if before.start.box is None else before.start.mask
+        session = Session(model, self.volume, start)
+        for count in range(_first_answer(before), len(before.clicks) + 1):
+            session.set_clicks(before.clicks[:count])
+        self.active.session = session
+        return difference(before.prediction, session.prediction)
+
+    def begin_with(self, labels: NDArray[Any]) -> Box | None:
+        """Begin anew with the objects of a label map; the box that changed.
+
+        Args:
+            labels: (z, y, x) integers of the volume's shape; each value but 0 becomes an object
+                with that number. Not modified.
+
+        Raises:
+            VolumeError: nothing is marked, too many objects, or a value above 255.
+        """
+        values = np.unique(labels)
+        values = values[values != 0].tolist()
+        if not values:
+            raise VolumeError("the mask is empty")
+        if len(values) > MOST_OBJECTS or values[-1] > np.iinfo(np.uint8).max:
+            raise VolumeError(
+                f"at most {MOST_OBJECTS} objects numbered 1 to 255 can be continued, "
+                f"the mask holds {len(values)} up to {values[-1]}"
+            )
+        gone = [labelled.session.prediction.box for labelled in self.objects]
+        self.objects = [
+            self._object(n, Session(self.model, self.volume, labels == n)) for n in values
+        ]
+        self.active = self.objects[0]
+        came = [labelled.session.prediction.box for labelled in self.objects]
+        box: Box | None = None
+        for each in (*gone, *came):
+            box = union(box, each)
+        return box
+
+    def _object(self, number: int, session: Session) -> LabelledObject:
+        return LabelledObject(number, f"object {number}", session)
+
+
+def threshold_of(labelled: LabelledObject) -> float:
+    """The probability above which a voxel belongs to the object."""
+    return labelled.session.model.spec.threshold
+
+
+def _first_answer(session: Session) -> int:
+    """How many of a session's clicks it takes until there is something to answer."""
+    if session.start.box is not None:
+        return 1
+    return 1 + next((n for n, click in enumerate(session.clicks) if click.positive), 0)

@@ -1,0 +1,29 @@
+"""What the server refuses, with the status that HTTP has for it."""
+
+from clickseg_infer.errors import EngineError, ServerError
+
+
+class NotFoundError(ServerError):
+    """A session, an object or a scan that is not there."""
+
+    status = 404
+
+
+class TooLargeError(ServerError):
+    """More bytes or voxels than the server takes."""
+
+    status = 413
+
+
+class TooManyError(ServerError):
+    """More sessions or memory than the server has."""
+
+    status = 429
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of a deliberate error: a refusal's own, 500 for an engine's, else 400."""
+    if isinstance(error, EngineError):
+        return 500
+    status: int = getattr(error, "status", 400)
+    return status
