@@ -3,7 +3,6 @@
 Writes results/accuracy.json. Reads the real CT beside the checkout (../shared/data).
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from machine import machine
 
 import clickseg_infer as cs
-from clickseg_infer.model import DEFAULT_MODEL
 from clickseg_train.cases import Case, read_dataset
 from clickseg_train.config import read_config
 from clickseg_train.evaluate import TARGETS, Evaluation, Protocol, evaluate
@@ -78,8 +76,12 @@ def main() -> None:
                 },
             }
             print(group, results[group]["mean_dice"], flush=True)
-    digest = hashlib.sha256(DEFAULT_MODEL.read_bytes()).hexdigest()
-    content = {"model_sha256": digest, "engine": engine, "machine": machine(), "groups": results}
+    content = {
+        "model_sha256": model.sha256,
+        "engine": engine,
+        "machine": machine(),
+        "groups": results,
+    }
     (HERE / "results" / "accuracy.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -5,7 +5,8 @@ DeepEdit's is a map of Gaussians, as it defines them. f-BRS's distance map is fo
 each voxel passing its nearest click on to its neighbours (the idea of
 https://arxiv.org/abs/2001.10331, written anew); "stopped" does not go beyond the disks, which is
 enough to draw them. Ours is a map that a session keeps: the balls of the last clicks are erased and
-those of the next are drawn. A new map must be cleared first, which is nearly all of its time.
+those of the next are drawn. A new map must be cleared first, which is nearly all of its time. What
+moving the same bytes takes is shown by writing the same voxels from a list of their places.
 """
 
 from functools import partial
@@ -24,6 +25,7 @@ RADIUS = 3
 CLICKS = 5
 FAR = 1e6  # a squared distance beyond every other
 ROUNDS = 15
+FLOOR = "writing the voxels"
 
 
 def by_distance_transform(centres: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -63,6 +65,15 @@ def spread_from(centres, limit, squared):  # type: ignore[no-untyped-def]
         waiting = found
 
 
+@njit(cache=True)
+def write_places(places, out):  # type: ignore[no-untyped-def]
+    """Erase voxels, and draw them again."""
+    line = out.ravel()
+    for value in (0, 1):
+        for place in places:
+            line[place] = value
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     centres = centres_of([tuple(map(int, rng.integers(SHAPE))) for _ in range(CLICKS)])
@@ -79,6 +90,7 @@ def main() -> None:
         "MONAI DeepEdit": partial(guide, image),
     }
     results = {name: run() for name, run in contenders.items()}
+    floor = {FLOOR: partial(write_places, np.flatnonzero(drawn), kept)}
     for name in [name for name, found in results.items() if isinstance(found, np.ndarray)]:
         assert np.array_equal(results[name], drawn), name
     assert np.array_equal(kept, drawn)
@@ -90,7 +102,7 @@ def main() -> None:
             "clicks": CLICKS,
             "radius": RADIUS,
             "map_bytes": drawn.nbytes,
-            "contenders": contest(contenders, ROUNDS),
+            "contenders": contest({**contenders, **floor}, ROUNDS),
         },
     )
 

@@ -7,6 +7,7 @@ all of it back at every click. Writes results/clicking.json.
 """
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clickseg_infer as cs
 from clickseg_infer.boxes import Box, box_at, hull, shape_of
+from clickseg_infer.latency import random_click
 from clickseg_infer.look import Run
 from clickseg_infer.model import DEFAULT_MODEL
 from clickseg_infer.patches import focus
@@ -229,18 +231,14 @@ def sessions(model: cs.Model) -> dict[str, object]:
 
 
 def session_clicks(model: cs.Model, volume: cs.Volume, count: int) -> tuple[cs.Click, ...]:
-    """A first click, then corrections near the mask's border, without a truth to go by."""
+    """A first click in the spleen, then corrections in or near the mask."""
     rng = np.random.default_rng(0)
     session = cs.Session(model, volume)
     session.click(SPLEEN)
     while len(session.clicks) < count:
-        box = session.prediction.box
-        z, y, x = (int(p) for p in rng.integers(*np.transpose(box)))
-        part = session.prediction.within(box_at((z, y, x)))
-        try:
-            session.click((z, y, x), positive=not part.any())
-        except cs.ClickError:
-            continue
+        one = random_click(session, rng)
+        with suppress(cs.ClickError):
+            session.click(one.zyx, one.positive)
     return session.clicks
 
 

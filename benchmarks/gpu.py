@@ -19,7 +19,7 @@ import torch
 from clickseg_export.graph_precision import to_float16
 from clickseg_export.onnx_weights import read_initial
 from clickseg_export.parity import example_batch
-from clickseg_export.tensorrt_plan import export_plan
+from clickseg_export.tensorrt_plan import PlanOptions, export_plan
 from contest import contest, write
 from scans import scan
 
@@ -91,7 +91,9 @@ def opened(device: str, folder: Path) -> tuple[dict[str, Model], dict[str, str],
     }
     for name in ON_GPU if device == "cuda" else ON_CPU:
         for precision, path in paths.items():
-            makers[f"{name} {precision}"] = partial(with_engine, name, path)
+            # OpenVINO computes a graph of 16 bits in what the CPU has.
+            computed = precision if precision == "float32" else "auto"
+            makers[f"{name} {precision}"] = partial(with_engine, name, path, computed)
     models, missing, memory = {}, {}, {}
     batch = example_batch(spec)[:1]
     for name, make in makers.items():
@@ -107,11 +109,11 @@ def opened(device: str, folder: Path) -> tuple[dict[str, Model], dict[str, str],
     return models, missing, memory
 
 
-def with_engine(name: str, path: Path) -> Model:
+def with_engine(name: str, path: Path, precision: str) -> Model:
     """An engine on a model file; for TensorRT with a plan beside it."""
     if name.startswith("tensorrt"):
-        export_plan(path, builder=name)
-    return cs.load_model(path, engine=name)
+        export_plan(path, PlanOptions(name))
+    return cs.load_model(path, engine=name, precision=precision)
 
 
 def with_torch(spec: ModelSpec, device: str, *, compiled: bool = False) -> Model:

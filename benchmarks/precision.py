@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from clickseg_export.graph_precision import to_float16, to_int8
-from clickseg_export.parity import CHECKED_BY, compare_models
+from clickseg_export.parity import CHECKED_BY, compare_models, example_batch
 from clickseg_export.precision_check import calibration_patches, check_precision
 from contest import contest, write
 
@@ -20,7 +19,12 @@ from clickseg_infer.model import DEFAULT_MODEL, read_model_file
 from clickseg_infer.model_spec import ModelSpec
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-DATASETS = [DATA / "Task20_SoftTissueSarcoma", DATA / "Task22_HeadNeck"]
+DATASETS = [
+    DATA / "Task20_SoftTissueSarcoma",
+    DATA / "Task21_AbdomenPelvis",
+    DATA / "Task22_HeadNeck",
+    DATA / "Task23_ChestOrgans",
+]
 
 
 def main() -> None:
@@ -42,15 +46,13 @@ def main() -> None:
             "mib": round(len(after[1]) / 2**20, 1),
         }
         print(name, rows[name], flush=True)
-    speed = timed(before, models["int8"], patches[0])
+    speed = timed(before, models["int8"])
     names = [folder.name for folder in DATASETS]
     write("precision", {"datasets": names, "precisions": rows, "openvino": speed})
 
 
-def timed(
-    plain: tuple[ModelSpec, bytes], quantised: tuple[ModelSpec, bytes], batch: np.ndarray
-) -> dict[str, Any]:
-    engines = {}
+def timed(plain: tuple[ModelSpec, bytes], quantised: tuple[ModelSpec, bytes]) -> dict[str, Any]:
+    engines, batch = {}, example_batch(plain[0])[:1]
     for spec, content in (plain, quantised):
         network = Network(content, spec.patch_size, spec.precision)
         for precision in precisions("openvino", network):

@@ -42,15 +42,30 @@ with torch.inference_mode():
 
 SESSION = """
 import json, sys
+
+def resident(field="VmRSS:"):
+    lines = [line.split() for line in open("/proc/self/status")]
+    return next(int(line[1]) for line in lines if line[0] == field) / 1024
+
+grown = [("python", resident())]
+import numpy
 import clickseg_infer as cs
-volume, model = cs.open_scan(sys.argv[1])
+from clickseg_infer import start
+from clickseg_infer.model import DEFAULT_MODEL, read_model_file
+spec, _ = read_model_file(DEFAULT_MODEL)
+grown.append(("numpy", resident()))
+volume = cs.read_volume(sys.argv[1])
+grown.append(("scan", resident()))
+start._load_kernels(cs.Model(spec, cs.FunctionEngine(abs)))
+grown.append(("kernels", resident()))
+model = cs.load_model()
+grown.append(("engine", resident()))
 session = cs.Session(model, volume)
 z, y, x = map(int, sys.argv[2:])
 for number in range(5):
     session.click((z, y + 9 * number, x + 9 * number), number % 2 == 0)
-lines = [line.split() for line in open("/proc/self/status")]
-kilobytes = {line[0]: int(line[1]) for line in lines if line[0] in ("VmRSS:", "VmHWM:")}
-print(json.dumps([kilobytes["VmRSS:"], kilobytes["VmHWM:"], volume.voxels.nbytes]))
+grown.append(("clicks", resident()))
+print(json.dumps([grown, resident("VmHWM:"), volume.voxels.nbytes / 2**20]))
 """
 
 
@@ -74,14 +89,18 @@ def first_mask(scan: Path, folder: Path) -> dict[str, object]:
     )
 
 
-def memory(scan: Path) -> dict[str, float]:
-    """Of a process with a scan, an engine and a session after five clicks, in megabytes."""
-    resident, peak, voxels = json.loads(python("-c", SESSION, scan, *SPLEEN))
+def memory(scan: Path) -> dict[str, object]:
+    """Of a process with a scan, an engine and a session after five clicks, in MiB, by what came."""
+    grown, peak, scan_mb = json.loads(python("-c", SESSION, scan, *SPLEEN))
+    resident = grown[-1][1]
+    before = [0.0, *(mb for _, mb in grown)]
+    parts = {name: round(mb - less, 1) for (name, mb), less in zip(grown, before, strict=False)}
     return {
-        "resident_mb": round(resident / 1024),
-        "peak_mb": round(peak / 1024),
-        "scan_mb": round(voxels / 2**20),
-        "resident_to_scan": round(resident * 1024 / voxels, 2),
+        "resident_mb": round(resident),
+        "peak_mb": round(peak),
+        "scan_mb": round(scan_mb),
+        "resident_to_scan": round(resident / scan_mb, 2),
+        "parts_mb": parts,
     }
 
 

@@ -168,6 +168,27 @@ def stages() -> str:
     return "\n".join([*lines, f"The network is the most of it: {least} at {speed}."])
 
 
+def floors() -> str:
+    """Beside what moving the same bytes takes, and where a session's memory goes."""
+    maps, stitching, resampling = (loaded(n) for n in ("click_maps", "stitching", "resampling"))
+    to, back = resampling["to_network"], resampling["from_network"]
+    rows = [
+        ("drawing 5 clicks", maps, "writing the voxels"),
+        ("stitching 200 patches", stitching, "adding without weights"),
+        ("a scan to the network's grid", to, "copying the voxels"),
+        ("a mask back, all over the scan", back, "writing as many new bytes"),
+    ]
+    lines = ["| what | ours | moving the same bytes | ratio |", "|---|---|---|---|"]
+    for what, part, floor in rows:
+        ours, least = part["contenders"]["clickseg"], part["contenders"][floor]["median_ms"]
+        times = ours["ratio"][floor]
+        lines.append(f"| {what} | {ours['median_ms']} ms | {floor}: {least} ms | {times} |")
+    parts = ", ".join(
+        f"{name} {mb:.0f}" for name, mb in loaded("start")["memory"]["parts_mb"].items()
+    )
+    return "\n".join([*lines, "", f"Resident memory of a session, in MiB as it comes: {parts}."])
+
+
 def of_torch(part: dict[str, Any]) -> float:
     return ratio(part["contenders"], "clickseg", "torch")
 
@@ -177,7 +198,7 @@ def on(machine: dict[str, Any]) -> str:
 
 
 def filled(text: str) -> str:
-    for make in (accuracy, ablation, engines, latency, stages, precision, gpu):
+    for make in (accuracy, ablation, engines, latency, stages, floors, precision, gpu):
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
         text = re.sub(

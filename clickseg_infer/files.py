@@ -34,6 +34,7 @@ T = TypeVar("T")
 _SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 1 << 20  # bytes; stays in the processor's cache between inflating and storing
 _MOST_INFLATION = 1032  # of one byte of DEFLATE (https://zlib.net/zlib_tech.html)
+_MOST_BEHIND = 1 << 20  # bytes behind the voxels; padding has less
 _LEVEL = 1  # of ISA-L; on masks the higher ones are slower and no smaller
 
 
@@ -187,8 +188,11 @@ def _read_voxels(stream: Any, most: int) -> tuple[Any, NDArray[Any]]:
         filled += count
     if filled < len(target):
         raise FileError(f"truncated: {offset + filled} bytes of {needed}")
-    while stream.read(_CHUNK):  # a gzip member's checksum comes last
-        pass
+    behind = 0
+    while more := len(stream.read(_CHUNK)):  # a gzip member's checksum comes last
+        behind += more
+        if behind > _MOST_BEHIND:  # a few bytes of gzip can hold gigabytes of it
+            raise FileError(f"not a NIfTI file: more than {_MOST_BEHIND} bytes behind the voxels")
     return header, _scaled(voxels, *header.get_slope_inter())
 
 

@@ -79,7 +79,7 @@ def measure(
 def _timed_click(session: Session, rng: np.random.Generator) -> float:
     """Make one click that the session takes; returns milliseconds."""
     for _ in range(_TRIES):
-        click = _next_click(session, rng)
+        click = random_click(session, rng)
         began = time.perf_counter()
         try:
             session.click(click.zyx, click.positive)
@@ -89,7 +89,14 @@ def _timed_click(session: Session, rng: np.random.Generator) -> float:
     raise VolumeError(f"{_TRIES} places in a row could not be clicked")
 
 
-def _next_click(session: Session, rng: np.random.Generator) -> Click:
+def random_click(session: Session, rng: np.random.Generator) -> Click:
+    """A first click anywhere in the body, or a correction in or near the mask.
+
+    It depends on the generator and the mask alone, and may be one that the session does not take.
+
+    Raises:
+        VolumeError: there is no body to be found.
+    """
     volume, answer = session.volume, session.prediction
     if answer.box is None:
         for _ in range(_TRIES):

@@ -21,6 +21,9 @@ CLICK_CHANNELS = (
 )
 """What a channel may be, besides one for each HU window (named `ct`, `ct_...`)."""
 
+MOST_PATCH = 512
+"""Voxels along an axis of a patch; no machine holds the activations of larger ones."""
+
 GRAPH_PRECISIONS = ("float32", "float16", "int8")
 
 
@@ -110,8 +113,10 @@ class ModelSpec:
             ]
             == tuple(self.hu_windows)
             and len(self.hu_windows) > 0,
-            f"patch_size {self.patch_size} must be multiples of 16": len(self.patch_size) == 3
-            and all(n > 0 and n % 16 == 0 for n in self.patch_size),
+            f"patch_size {self.patch_size} must be multiples of 16, up to {MOST_PATCH}": (
+                len(self.patch_size) == 3
+                and all(0 < n <= MOST_PATCH and n % 16 == 0 for n in self.patch_size)
+            ),
             f"spacing_mm {self.spacing_mm} must be positive": _positive(self.spacing_mm),
             f"overview_spacing_mm {self.overview_spacing_mm} must not be finer than spacing_mm": (
                 _positive(self.overview_spacing_mm)

@@ -8,17 +8,17 @@ One look is one patch of the network, and its neighbours as far as the object re
 first click is answered by a wide look, which finds out how large the object is, and a fresh look
 at the spacing at which the object just fits. The next clicks look once, at that spacing, and later
 ones at their own place from as close as the model can. A positive click only adds to the mask and a
-negative one only takes away.
+negative one only takes away, and not everything at once.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clickseg_infer.boxes import Box, box_at, hull, origin_of, union
+from clickseg_infer.boxes import Box, box_at, hull, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
@@ -29,7 +29,7 @@ from clickseg_infer.volume import Spacing, Volume
 from clickseg_infer.workspace import Workspace
 
 _LATE = 4  # from this click on, what is left to correct is near the click
-_MOST_TAKEN = 0.5  # of the mask: more than this a negative click takes only around itself
+_MOST_CHANGED = 0.5  # of the mask: more than this a click changes only around itself
 _MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
 
@@ -111,32 +111,34 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     seen = _fitting_look(run, clicks, known, hull(known.box, box_at(latest.zyx)))
     with run.watch.stage("back"):
         if latest.positive:
-            return joined(known, seen.found)
-        less = reduced(known, seen.found, seen.boxes)
-        if less.voxels < (1 - _MOST_TAKEN) * known.voxels:
-            return joined(less, _nearer_to_positives(run, clicks, known, less))
-        return less
+            changed = joined(known, seen.found)
+        else:
+            changed = reduced(known, seen.found, seen.boxes)
+        too_much = abs(changed.voxels - known.voxels) > _MOST_CHANGED * known.voxels
+        return _nearest_only(run, clicks, known, changed) if too_much else changed
 
 
-def _nearer_to_positives(
-    run: Run, clicks: Clicks, before: Prediction, after: Prediction
-) -> Prediction:
-    """Of what a negative click took away, the part that is nearer to a positive one."""
-    assert before.box is not None
-    taken = before.crop & ~after.within(before.box)
-    voxels = np.argwhere(taken)
-    places = voxels + origin_of(before.box)
-
-    def squared_mm(click: Click) -> Any:
-        return np.square((places - click.zyx) * run.volume.spacing_mm).sum(axis=1)
-
-    away, spared = squared_mm(clicks[-1]), np.zeros(len(voxels), bool)
+def _nearest_only(run: Run, clicks: Clicks, before: Prediction, after: Prediction) -> Prediction:
+    """Of what a click changed, what is nearer to it than to any click of the other kind."""
+    latest = clicks[-1]
+    box = union(before.box, after.box)
+    assert box is not None
+    mask, old = after.within(box), before.within(box)
     for click in clicks:
-        if click.positive:
-            spared |= squared_mm(click) < away
-    part = np.zeros_like(taken)
-    part[tuple(voxels[spared].T)] = 1
-    return cut(part, before.box, before.shape)
+        if click.positive != latest.positive:
+            far = _nearer(box, run.volume.spacing_mm, click.zyx, latest.zyx)
+            mask[far] = old[far]
+    return replace(cut(mask, box, before.shape), clicks=clicks)
+
+
+def _nearer(box: Box, spacing_mm: Spacing, this: Index, that: Index) -> NDArray[np.bool_]:
+    """Which voxels of a box are nearer to this voxel than to that one."""
+    z, y, x = (
+        np.float32(own**2) * ((np.arange(*bounds) - a) ** 2 - (np.arange(*bounds) - b) ** 2)
+        for bounds, own, a, b in zip(box, spacing_mm, this, that, strict=True)
+    )
+    nearer: NDArray[np.bool_] = z[:, None, None] + (y[:, None] + x) < 0
+    return nearer
 
 
 def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Prediction:

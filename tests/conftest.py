@@ -83,8 +83,8 @@ def tiny_checkpoint(
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_checkpoint: Path) -> Path:
     """That run, exported."""
-    from clickseg_export.onnx_file import export_onnx
+    from clickseg_export.export_model import export_model
 
     path = tiny_checkpoint.parent / "tiny.onnx"
-    export_onnx(tiny_checkpoint, path)
+    export_model(tiny_checkpoint, path)
     return path

@@ -6,12 +6,14 @@ number. What it shows is that the right calls are made in the right order, not w
 
 import ctypes
 import types
+import weakref
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from clickseg_infer.engines import nvidia, plan_builder, plans, tensorrt_gpu
+from clickseg_infer import engines
+from clickseg_infer.engines import plan_builder, plans, tensorrt_gpu
 from clickseg_infer.engines.nvidia import Gpu
 
 GPU = Gpu("NVIDIA Test 9000", "SM89")
@@ -27,6 +29,7 @@ class Cuda(types.ModuleType):
         super().__init__("cuda.bindings.runtime")
         self.buffers: dict[int, np.ndarray] = {}
         self.allocated, self.streams, self.fail = 0, 0, ""
+        self.refused = ""  # the call of a plan's context that says no
 
     def _code(self, name: str) -> int:
         return 2 if name == self.fail else 0
@@ -52,7 +55,7 @@ class Cuda(types.ModuleType):
 
     def cudaFree(self, address: int) -> tuple:  # noqa: N802
         del self.buffers[address]
-        return (0,)
+        return (self._code("free"),)
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: str, stream: int) -> tuple:  # noqa: N802
         device = to if kind == "in" else source
@@ -75,6 +78,7 @@ class TensorRt(types.ModuleType):
     ) -> None:
         super().__init__("tensorrt")
         self.cuda, self.function, self.__version__ = cuda, function, version
+        self.open_plans: weakref.WeakSet[_Plan] = weakref.WeakSet()
 
     def Runtime(self, log: ILogger) -> "_Runtime":  # noqa: N802
         return _Runtime(self, log)
@@ -94,6 +98,7 @@ class _Runtime:
 class _Plan:
     def __init__(self, trt: TensorRt, largest: int) -> None:
         self.trt, self.largest = trt, largest
+        trt.open_plans.add(self)
         self.shape: tuple[int, ...] = ()
         self.addresses: dict[str, int] = {}
 
@@ -106,13 +111,16 @@ class _Plan:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "input"
         self.shape = shape
-        return shape[0] <= self.largest
+        return shape[0] <= self.largest and self.trt.cuda.refused != "shape"
 
-    def set_tensor_address(self, name: str, address: int) -> None:
+    def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
+        return self.trt.cuda.refused != name
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 77
+        if self.trt.cuda.refused == "execute":
+            return False
         buffers = self.trt.cuda.buffers
         count = int(np.prod(self.shape))
         batch = buffers[self.addresses["input"]].view(np.float32)[:count].reshape(self.shape)
@@ -123,7 +131,7 @@ class _Plan:
 
 def put_gpu(monkeypatch: pytest.MonkeyPatch, gpu: Gpu = GPU) -> None:
     """Let every module that asks find this GPU."""
-    for module in (nvidia, plan_builder, tensorrt_gpu):
+    for module in (engines, plan_builder, tensorrt_gpu):
         monkeypatch.setattr(module, "find_gpu", lambda: gpu)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from clickseg_infer.model import DEFAULT_MODEL
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -19,8 +21,12 @@ def test_tables_come_from_the_results() -> None:
 
 def test_the_accuracy_is_that_of_the_bundled_model() -> None:
     result = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())
-    model = ROOT / "clickseg_infer" / "models" / "light.onnx"
-    assert result["model_sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert result["model_sha256"] == hashlib.sha256(DEFAULT_MODEL.read_bytes()).hexdigest()
+
+
+def test_16_bits_cost_next_to_nothing() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "precision.json").read_text())
+    assert result["precisions"]["float16"]["drop"] <= 0.002
 
 
 @pytest.mark.parametrize(
@@ -30,6 +36,7 @@ def test_the_accuracy_is_that_of_the_bundled_model() -> None:
         "docs/architecture.md",
         "docs/training.md",
         "docs/performance.md",
+        "docs/engines.md",
         "CONTRIBUTING.md",
     ],
 )

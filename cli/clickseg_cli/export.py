@@ -13,8 +13,8 @@ def export(
     ],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The model file, .onnx.")] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 or int8: in what the model computes.")
-    ] = "fp32",
+        str | None, typer.Option(help="fp32, fp16 or int8: in what the model computes.")
+    ] = None,
     cases: Annotated[
         list[Path] | None,
         typer.Option(help="Decathlon folder that fp16 or int8 is measured on. Repeatable."),
@@ -41,9 +41,11 @@ def export(
         bool, typer.Option("--trt", help="Also compile a TensorRT plan beside the model.")
     ] = False,
     builder: Annotated[
-        str, typer.Option(help="auto, tensorrt (needs a GPU) or tensorrt-rtx.")
-    ] = "auto",
-    batch: Annotated[int, typer.Option(min=1, help="Most patches at once, of the plan.")] = 4,
+        str | None, typer.Option(help="auto, tensorrt (needs a GPU) or tensorrt-rtx.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Most patches at once, of the plan; 4 without it.")
+    ] = None,
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,23 +62,44 @@ def export(
     A model that is exported already can be compiled (--trt), served (--triton), or made one that
     computes in fewer bits (--precision, -o).
     """
+    import sys
+
     from clickseg_export.export_model import CheckpointOptions, export_model
+    from clickseg_export.tensorrt_plan import PlanOptions, check_plan, export_plan
 
     from clickseg_cli.options import three_numbers
     from clickseg_infer.errors import ConfigError
 
-    if compute_capability and not trt:
-        raise ConfigError("--compute-capability goes with --trt")
+    given = {
+        "builder": builder,
+        "batch": batch,
+        "capabilities": tuple(compute_capability or ()) or None,
+    }
+    plan = PlanOptions(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if not trt and plan != PlanOptions():
+        raise ConfigError("--builder, --batch and --compute-capability go with --trt")
+    if out is None and not trt and triton is None:
+        raise ConfigError("nothing to do: give -o MODEL.onnx, --trt or --triton DIR")
+    if trt:
+        check_plan(out or source, plan)
     options = CheckpointOptions(
         half_weights, threshold, three_numbers(patch) if patch is not None else None
     )
     exported = export_model(
-        source, out, options, precision=precision, datasets=cases or (), force=force
+        source,
+        out,
+        options,
+        precision=precision,
+        datasets=cases or (),
+        force=force,
+        report=lambda case: print(f"{case.image} {case.label_value}", file=sys.stderr),
     )
     model = exported.model
+    if out is not None:
+        print(f"{model}: written")
     if exported.parity is not None:
         found = exported.parity
-        print(f"{model}: engine and torch differ by at most {found.largest:.1e} in a logit")
+        print(f"engine and torch differ by at most {found.largest:.1e} in a logit")
         if half_weights:
             print(
                 f"16-bit weights move logits by at most {found.rounding:.1e} "
@@ -85,21 +108,17 @@ def export(
     if exported.agreement is not None:
         other = exported.agreement
         print(
-            f"{model}: {precision} moves logits by at most {other.largest:.1e} "
-            f"and changes {other.flipped:.4%} of the voxels of a patch ({other.engine}, CPU)"
+            f"{precision} moves logits by at most {other.largest:.1e} and changes "
+            f"{other.flipped:.4%} of the voxels of a patch ({other.engine}, CPU)"
         )
     if exported.check is not None:
         check = exported.check
         print(
             f"mean Dice of {check.objects} objects after {check.clicks} clicks: "
-            f"{check.dice:.4f} in {precision}, {check.float32:.4f} in fp32"
+            f"{check.dice:.4f}, {check.float32:.4f} in fp32"
         )
     if trt:
-        from clickseg_export.tensorrt_plan import export_plan
-
-        path, record = export_plan(
-            model, builder=builder, batch=batch, capabilities=tuple(compute_capability or ())
-        )
+        path, record = export_plan(model, plan)
         print(
             f"{path}: compiled by {record.builder} {record.version} for "
             f"{record.device or ', '.join(record.compute_capabilities) or 'SM80 and later'}, "
@@ -108,5 +127,8 @@ def export(
     if triton is not None:
         from clickseg_export.triton import write_repository
 
-        for folder in write_repository(model, triton):
+        folders = write_repository(model, triton)
+        for folder in folders:
             print(f"{folder}: for NVIDIA Triton")
+        if trt and len(folders) == 1:
+            print("without the plan: Triton runs TensorRT's, not TensorRT-RTX's")

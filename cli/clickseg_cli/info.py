@@ -18,6 +18,10 @@ def info(
     ] = False,
 ) -> None:
     """Show what a model says of itself, and which engines run it on this machine."""
+    from clickseg_infer.errors import ConfigError
+
+    if sum((cache, clear_cache, model is not None)) > 1:
+        raise ConfigError("give a model, --cache or --clear-cache")
     if clear_cache:
         _clear()
     elif cache:
@@ -30,25 +34,25 @@ def _show(model: Path | None) -> None:
     import json
 
     from clickseg_infer import __version__
-    from clickseg_infer.engines import NAMES, climb, precisions
+    from clickseg_infer.engines import NAMES, precisions
     from clickseg_infer.engines.onnxruntime_any import double_installation
     from clickseg_infer.errors import EngineError
-    from clickseg_infer.model import DEFAULT_MODEL, read_network
+    from clickseg_infer.model import DEFAULT_MODEL, load_model, read_network
 
     path = DEFAULT_MODEL if model is None else model
+    with load_model(path) as loaded:
+        taken, passed_over = loaded.engine.name, loaded.passed_over
     spec, network = read_network(path)
     print(f"clickseg {__version__}")
     print(f"model {path.name}, {len(network.content) / 2**20:.1f} MiB")
     for key, value in json.loads(spec.to_json()).items():
         print(f"  {key}: {json.dumps(value)}")
-    engine, passed_over = climb(network)
-    engine.close()
     for name in NAMES:
         try:
             told = passed_over.get(name) or ", ".join(precisions(name, network))
         except EngineError as error:
             told = str(error)
-        print(f"engine {name}: {told}{' (auto takes it)' if name == engine.name else ''}")
+        print(f"engine {name}: {told}{' (auto takes it)' if name == taken else ''}")
     if double_installation():
         print(double_installation())
 

@@ -92,6 +92,9 @@ def segment(
         write_mask(out, found, like=volume)
         if preview is not None:
             write_preview(preview, volume, found, given)
+    for name, reason in loaded.passed_over.items():
+        if not reason.startswith("no NVIDIA GPU"):  # nobody without one expects it
+            print(f"clickseg: not {name}: {reason}", file=sys.stderr)
     missed = sum(click.positive and not found[click.zyx] for click in given)
     if missed:
         print(f"clickseg: {missed} positive clicks lie outside the mask", file=sys.stderr)

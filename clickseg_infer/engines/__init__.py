@@ -12,10 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.engines.nvidia import find_gpu
 from clickseg_infer.errors import EngineError
 from clickseg_infer.file_grid import Index
 
-NAMES = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")
+ON_GPU = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda")
+"""The engines that need an NVIDIA GPU."""
+
+NAMES = (*ON_GPU, "openvino", "onnxruntime")
 """The engines: the rungs of the ladder that `auto` climbs down, the fastest first."""
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
@@ -149,6 +153,8 @@ def _module_of(name: str) -> ModuleType:
     Each has `open_network(name, network, precision, asked)`, where `asked` tells a user who named
     the engine from one who takes what there is, and `precisions(name, network)`.
     """
+    if name in ON_GPU:
+        find_gpu()  # before an import that takes as long as a click, or crashes
     package, extra, module = _PACKAGES[name]
     if importlib.util.find_spec(package) is None:
         raise EngineError(f"the engine {name!r} is not installed: pip install '{extra}'")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.errors import FileError
 
 About = Mapping[str, object]
 """Circumstances under which something was compiled; values that JSON can hold."""
@@ -103,12 +104,20 @@ def list_entries() -> list[Entry]:
 
 
 def clear() -> int:
-    """Delete every entry, and what a process that was killed left half written; how many files."""
-    count = 0
+    """Delete every entry, and what a process that was killed left half written; how many files.
+
+    Raises:
+        FileError: some of them cannot be deleted; the others are.
+    """
+    count, refused = 0, None
     for path in _files(_OURS):
-        with suppress(OSError):
+        try:
             path.unlink()
             count += 1
+        except OSError as error:
+            refused = FileError(f"{path}: cannot be deleted: {error.strerror or error}")
+    if refused is not None:
+        raise refused
     return count
 
 

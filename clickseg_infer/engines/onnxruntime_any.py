@@ -6,15 +6,15 @@ wins, and removing one breaks the other.
 
 import importlib
 import importlib.metadata
+import io
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.engines import Network
-from clickseg_infer.engines.nvidia import find_gpu
 from clickseg_infer.errors import EngineError, one_line
 
 _GPU = "onnxruntime-cuda"
@@ -46,11 +46,11 @@ def precisions(name: str, network: Network) -> tuple[str, ...]:
     """The graph's own.
 
     Raises:
-        EngineError: it cannot be imported, or cannot use a GPU here.
+        EngineError: it cannot be imported, or is the build for CPUs.
     """
-    if name == _GPU:
-        find_gpu()  # before the import, which takes as long as a click
     runtime = _imported()
+    if name == _GPU:
+        _load_cuda(runtime)
     if name == _GPU and _GPU_PROVIDER not in runtime.get_available_providers():
         mend = double_installation() or "it is the build for CPUs: pip install 'clickseg[gpu]'"
         raise EngineError(f"onnxruntime cannot use the GPU: {mend}")
@@ -59,12 +59,7 @@ def precisions(name: str, network: Network) -> tuple[str, ...]:
 
 def double_installation() -> str:
     """What to do about two distributions that overwrite each other; empty where there is one."""
-    there = []
-    for name in _DISTRIBUTIONS:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            importlib.metadata.version(name)
-            there.append(name)
-    if len(there) < 2:
+    if len(_installed()) < 2:
         return ""
     return (
         "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
@@ -86,13 +81,16 @@ class OnnxRuntimeEngine:
         provider = _GPU_PROVIDER if name == _GPU else _CPU_PROVIDER
         wanted = [(provider, dict(_OPTIONS[provider]))]
         try:
-            session = runtime.InferenceSession(network.content, options, providers=wanted)
+            # Its Python side falls back to the CPU by itself, even in the middle of a run.
+            session = runtime.InferenceSession(
+                network.content, options, providers=wanted, enable_fallback=0
+            )
         except Exception as error:  # its exceptions share no base class but Exception
             raise EngineError(f"{name} cannot compile the model: {one_line(error)}") from error
-        if session.get_providers()[0] != provider:  # it falls back by itself
+        if session.get_providers()[0] != provider:  # and so does its other side
             raise EngineError(
-                f"{name} fell back to {session.get_providers()[0]}: CUDA 13 and cuDNN 9 cannot be "
-                "loaded; pip install 'clickseg[gpu]' brings them"
+                f"{name} fell back to {session.get_providers()[0]}: the CUDA and cuDNN that "
+                "onnxruntime-gpu was built for cannot be loaded"
             )
         self._session: Any = session
         self._input = session.get_inputs()[0].name
@@ -118,6 +116,24 @@ def _imported() -> Any:
         runtime = importlib.import_module("onnxruntime")
         runtime.InferenceSession  # noqa: B018
     except (ImportError, AttributeError) as error:
-        mend = double_installation() or "install it anew: pip install --force-reinstall onnxruntime"
+        known = " or ".join(_installed()) or "onnxruntime"
+        mend = double_installation() or f"pip install --force-reinstall {known}"
         raise EngineError(f"onnxruntime is there but broken ({one_line(error)}): {mend}") from error
     return runtime
+
+
+def _load_cuda(runtime: Any) -> None:
+    """Load the CUDA and cuDNN that pip installed, which no loader finds by itself."""
+    if hasattr(runtime, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # what it cannot load, the session will miss
+            runtime.preload_dlls()
+
+
+def _installed() -> list[str]:
+    """Which of the two distributions are installed."""
+    found = []
+    for name in _DISTRIBUTIONS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            found.append(name)
+    return found

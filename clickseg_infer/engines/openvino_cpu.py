@@ -37,7 +37,11 @@ def precisions(name: str, network: Network) -> tuple[str, ...]:
         EngineError: it cannot be imported.
     """
     del name
-    able = _imported().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    openvino = _imported()
+    try:
+        able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError as error:
+        raise EngineError(f"openvino finds no CPU that it knows: {one_line(error)}") from error
     if network.precision == "int8":
         return ("int8",)
     return ("bfloat16", "float32") if "BF16" in able else ("float32",)

@@ -8,7 +8,8 @@ Both are told to take the graph's types as they are: precision is the graph's, n
 import importlib
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +19,9 @@ from clickseg_infer.errors import EngineError, one_line
 
 PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """The builders, and what is imported for each."""
+
+MOST_PATCHES = 256
+"""In a batch; more would only take memory."""
 
 _EXTRAS = {"tensorrt": "clickseg[trt]", "tensorrt-rtx": "clickseg[trt-rtx]"}
 _CAPABILITY = "SM"  # that is how the enumeration's devices begin
@@ -30,10 +34,10 @@ class Profile:
     Attributes:
         smallest: at least 1.
         usual: what it is made fastest for.
-        largest: at most this many.
+        largest: at most this many, and at most MOST_PATCHES.
 
     Raises:
-        EngineError: they do not rise.
+        EngineError: they are not whole numbers that rise.
     """
 
     smallest: int = 1
@@ -41,11 +45,11 @@ class Profile:
     largest: int = 4
 
     def __post_init__(self) -> None:
-        if not 1 <= self.smallest <= self.usual <= self.largest:
-            raise EngineError(
-                f"a profile's batches must rise from 1, not {self.smallest}, {self.usual}, "
-                f"{self.largest}"
-            )
+        batches = (self.smallest, self.usual, self.largest)
+        whole = all(type(batch) is int for batch in batches)
+        if not whole or not 1 <= batches[0] <= batches[1] <= batches[2] <= MOST_PATCHES:
+            told = ", ".join(map(str, batches))
+            raise EngineError(f"a profile's batches must rise from 1 to {MOST_PATCHES}, not {told}")
 
 
 def choose_builder(name: str = "auto") -> str:
@@ -84,9 +88,11 @@ def load_builder(name: str) -> Any:
         except EngineError as error:
             raise EngineError(f"tensorrt compiles only where a GPU is: {error}") from error
     try:
-        return importlib.import_module(PACKAGES[name])
-    except (ImportError, OSError) as error:
+        package = importlib.import_module(PACKAGES[name])
+        package.__version__, package.Builder  # noqa: B018
+    except (ImportError, OSError, AttributeError) as error:
         raise EngineError(f"{name} cannot be imported: {one_line(error)}") from error
+    return package
 
 
 def capabilities_of(builder: str) -> tuple[str, ...]:
@@ -115,29 +121,44 @@ def build_plan(
         EngineError: as `load_builder`; an unknown capability; a model that it cannot compile.
     """
     trt = load_builder(builder)
-    _check_capabilities(builder, capabilities)
+    capabilities = check_capabilities(builder, capabilities)
     log = logger_of(trt)
     log.drain()
-    compiler = trt.Builder(log)
-    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = compiler.create_network(strongly_typed)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(content):
-        errors = [parser.get_error(number) for number in range(parser.num_errors)]
-        reasons = [f"{error.node_operator()}: {error.desc()}" for error in errors]
-        raise EngineError(f"{builder} cannot read the model: {_first(reasons or log.drain())}")
-    settings = compiler.create_builder_config()
-    settings.clear_flag(trt.BuilderFlag.TF32)  # whose products are not float32
-    if capabilities:
-        settings.num_compute_capabilities = len(capabilities)
+    with translated(builder, log):
+        compiler = trt.Builder(log)
+        strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = compiler.create_network(strongly_typed)
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse(content):
+            errors = [parser.get_error(number) for number in range(parser.num_errors)]
+            reasons = [f"{error.node_operator()}: {error.desc()}" for error in errors]
+            raise EngineError(f"{builder} cannot read the model: {_first(reasons or log.drain())}")
+        settings = compiler.create_builder_config()
+        settings.clear_flag(trt.BuilderFlag.TF32)  # whose products are not float32
+        if capabilities:
+            settings.num_compute_capabilities = len(capabilities)
         for number, name in enumerate(capabilities):
-            settings.set_compute_capability(trt.ComputeCapability.__members__[name], number)
-    _add_profile(builder, compiler, network, settings, profile, log)
-    plan = compiler.build_serialized_network(network, settings)
+            known = trt.ComputeCapability.__members__[name]
+            if not settings.set_compute_capability(known, number):
+                raise EngineError(f"{builder} refuses {name}: {_first(log.drain())}")
+        _add_profile(builder, compiler, network, settings, profile, log)
+        plan = compiler.build_serialized_network(network, settings)
     if plan is None:
         target = f" for {', '.join(capabilities)}" if capabilities else ""
         raise EngineError(f"{builder} cannot compile the model{target}: {_first(log.drain())}")
     return bytes(plan)
+
+
+@contextmanager
+def translated(builder: str, log: Any) -> Iterator[None]:
+    """What a package of TensorRT raises, a TypeError without a driver among others, as ours."""
+    try:
+        yield
+    except (TypeError, RuntimeError, ValueError) as error:
+        if isinstance(error, EngineError):
+            raise
+        told = log.drain() or [str(error)]
+        raise EngineError(f"{builder} failed: {_first(told)}") from error
 
 
 @cache
@@ -163,9 +184,14 @@ def logger_of(trt: Any) -> Any:
     return Log()
 
 
-def _check_capabilities(builder: str, wanted: Sequence[str]) -> None:
+def check_capabilities(builder: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted compute capabilities, each once.
+
+    Raises:
+        EngineError: one that the builder does not know; as `load_builder`.
+    """
     if not wanted:
-        return
+        return ()
     allowed = capabilities_of(builder)
     if not allowed:
         raise EngineError(f"{builder} compiles for the GPU that it runs on, for no other")
@@ -174,18 +200,24 @@ def _check_capabilities(builder: str, wanted: Sequence[str]) -> None:
         raise EngineError(
             f"unknown compute capability {', '.join(unknown)}, allowed are {', '.join(allowed)}"
         )
+    return tuple(dict.fromkeys(wanted))
 
 
 def _add_profile(
     builder: str, compiler: Any, network: Any, settings: Any, profile: Profile, log: Any
 ) -> None:
+    if network.num_inputs != 1 or network.num_outputs != 1:
+        raise EngineError(
+            f"{builder}: the model must have one input and one output, "
+            f"not {network.num_inputs} and {network.num_outputs}"
+        )
     entry = network.get_input(0)
-    _, *sizes = entry.shape
-    if network.num_inputs != 1 or network.num_outputs != 1 or min(sizes) < 1:
-        raise EngineError(f"{builder}: the model must have one input and output, not {entry.shape}")
+    batch, *sizes = entry.shape if len(entry.shape) else (0,)
+    if batch != -1 or len(sizes) != 4 or min(sizes) < 1:
+        raise EngineError(f"{builder}: the input must be (N, C, z, y, x), not {entry.shape}")
     shapes = compiler.create_optimization_profile()
     batches = (profile.smallest, profile.usual, profile.largest)
-    shapes.set_shape(entry.name, *((batch, *sizes) for batch in batches))
+    shapes.set_shape(entry.name, *((number, *sizes) for number in batches))
     if settings.add_optimization_profile(shapes) < 0:
         raise EngineError(f"{builder} refuses {profile}: {_first(log.drain())}")
 

@@ -7,7 +7,7 @@ or that is not the file that its record tells of, is never run.
 
 import hashlib
 import json
-import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from clickseg_infer.engines.plan_builder import Profile, build_plan, load_builde
 from clickseg_infer.errors import EngineError
 
 _PORTABLE_FROM = 80  # without capabilities, TensorRT-RTX compiles for Ampere and later
-_log = logging.getLogger("clickseg")
 
 
 @dataclass(frozen=True)
@@ -132,9 +131,11 @@ def read_plan(path: Path) -> tuple[bytes, PlanRecord]:
         record = PlanRecord.from_json(record_path(path).read_text())
         plan = path.read_bytes()
     except (OSError, UnicodeDecodeError) as error:
-        raise EngineError(f"it or its record cannot be read: {error}") from error
+        raise EngineError(f"{path}: it or its record cannot be read: {error}") from error
+    except EngineError as error:
+        raise EngineError(f"{path}: {error}") from error
     if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
-        raise EngineError("it is damaged: its content is not what its record tells of")
+        raise EngineError(f"{path}: damaged: its content is not what its record tells of")
     return plan, record
 
 
@@ -142,57 +143,68 @@ def unfit(record: PlanRecord, wanted: PlanRecord, gpu: Gpu) -> str:
     """Why a plan does not serve here, where `wanted` would be compiled; empty if it does."""
     if record.onnx_sha256 != wanted.onnx_sha256:
         return "it was compiled from another model"
-    if (record.builder, record.version) != (wanted.builder, wanted.version):
-        theirs, ours = (f"{r.builder} {r.version}" for r in (record, wanted))
-        return f"it was compiled by {theirs}, and here is {ours}"
+    if record.version != wanted.version:
+        return f"it was compiled by version {record.version}, and here is {wanted.version}"
+    if record.precision != wanted.precision:
+        return f"it is said to be {record.precision}, but its model is {wanted.precision}"
     if record.device != wanted.device:
         return f"it was compiled for {record.device}, and here is {wanted.device}"
     named = record.compute_capabilities
     if named and gpu.compute_capability not in named:
         return f"it was compiled for {', '.join(named)}, and here is {gpu.compute_capability}"
+    if wanted.compute_capabilities and not named:
+        return f"it was compiled for SM{_PORTABLE_FROM} and later, and here is an older GPU"
     return ""
 
 
-def find_plan(builder: str, network: Network, gpu: Gpu, *, build: bool) -> tuple[bytes, PlanRecord]:
-    """A plan for a network and a GPU: the one beside the model, the cache's, or a new one.
+@dataclass(frozen=True, eq=False)
+class StoredPlan:
+    """A plan that was found for a network: beside its model, or in the cache.
 
-    One that is there but damaged or made for elsewhere is compiled anew, with a line of log that
-    says so; the new one goes into the cache, and the user's file stays as it is.
+    Attributes:
+        where: it lies.
+        plan: its bytes.
+        record: what it is.
+        flaw: why it cannot be used here; empty if it can, as far as its record says.
+    """
+
+    where: str
+    plan: bytes
+    record: PlanRecord
+    flaw: str = ""
+
+
+def stored_plans(builder: str, network: Network, gpu: Gpu) -> Iterator[StoredPlan]:
+    """The plans that a builder made of a network, the one beside the model first.
+
+    A plan of the other builder is none of this one's.
 
     Args:
         builder: "tensorrt" or "tensorrt-rtx".
         network: what the plan runs.
         gpu: the one that is here.
-        build: compile a plan where there never was one, too.
 
     Raises:
-        EngineError: there is none and `build` is not set, or it cannot be compiled.
+        EngineError: the builder cannot be used here.
     """
     wanted = _wanted(builder, network, gpu)
     beside = plan_path(network.path) if network.path is not None else None
-    expected = beside is not None and beside.exists()
-    if beside is not None and expected:
+    if beside is not None and beside.exists():
         try:
             plan, record = read_plan(beside)
-            reason = unfit(record, wanted, gpu)
         except EngineError as error:
-            reason = str(error)
-        if not reason:
-            return plan, record
-        _log.warning("%s: %s; a plan in the cache is used instead", beside, reason)
+            yield StoredPlan(str(beside), b"", wanted, str(error).removeprefix(f"{beside}: "))
+        else:
+            if record.builder == builder:
+                yield StoredPlan(str(beside), plan, record, unfit(record, wanted, gpu))
     about = _about(wanted)
-    expected = expected or has_entry(about)
-    kept = read_entry(about)
-    if kept is not None:
-        return bytes(kept), wanted
-    if not (expected or build):
-        raise EngineError(
-            f"{builder} has no plan of this model; clickseg export MODEL.onnx --trt compiles one"
-        )
-    return renew_plan(builder, network, gpu)
+    if has_entry(about):
+        kept = read_entry(about)
+        flaw = "damaged" if kept is None else ""
+        yield StoredPlan("the plan in the cache", bytes(kept or b""), wanted, flaw)
 
 
-def renew_plan(builder: str, network: Network, gpu: Gpu) -> tuple[bytes, PlanRecord]:
+def new_plan(builder: str, network: Network, gpu: Gpu) -> tuple[bytes, PlanRecord]:
     """Compile a plan for a network and a GPU, and keep it in the cache.
 
     Raises:

@@ -1,32 +1,42 @@
 """The routes: each finds its labelling, does one thing, and says where the labels changed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from clickseg_infer import __version__
 from clickseg_infer.boxes import Box
+from clickseg_infer.clicks import Click
 from clickseg_infer.errors import ClicksegError, one_line
 from clickseg_infer.server import saving, wire
 from clickseg_infer.server.labelling import Labelling
-from clickseg_infer.server.opening import Demo, read_sent_labels, receive, suffix_of
+from clickseg_infer.server.opening import (
+    Demo,
+    open_file,
+    read_sent_labels,
+    receive,
+    storing,
+    suffix_of,
+)
 from clickseg_infer.server.refusals import status_of
 from clickseg_infer.server.registry import Opened
 from clickseg_infer.session import Session
 
 STATIC = Path(__file__).parent / "static"
 _LOOK_EVERY_S = 60.0  # for idle sessions
+_CHUNK = 1 << 20  # bytes of a scan that are sent at a time
 
 
 class Problem(BaseModel):
@@ -36,7 +46,7 @@ class Problem(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 413, 422, 429)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 500, 507)
 }
 router = APIRouter(prefix="/api", responses=_PROBLEMS)
 
@@ -61,6 +71,8 @@ def create_app(demo: Demo) -> FastAPI:
     app.include_router(router)
     app.add_exception_handler(ClicksegError, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _failed)
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
 
@@ -109,9 +121,17 @@ def about(demo: TheDemo) -> wire.About:
 
 
 @router.post("/sessions", status_code=201)
-def open_scan(asked: wire.OpenRequest, demo: TheDemo) -> wire.State:
+async def open_scan(asked: wire.OpenRequest, request: Request, demo: TheDemo) -> wire.State:
     """Open a scan that the server has."""
-    key = demo.open_scan(asked.scan)
+    key = await run_in_threadpool(demo.open_scan, asked.scan)
+    return await _opened_for(request, demo, key)
+
+
+async def _opened_for(request: Request, demo: Demo, key: str) -> wire.State:
+    """How a new session stands; none is left for a page that went away while its scan was read."""
+    if await request.is_disconnected():
+        demo.registry.close(key)
+        raise ClientDisconnect
     return wire.state_of(key, demo.registry.find(key).labelling)
 
 
@@ -132,15 +152,16 @@ async def _open_sent(
 ) -> wire.State:
     """Keep what a page sends in a folder of its own, and open it from there."""
     demo.registry.check_room(0)  # before anything is sent
-    scratch = TemporaryDirectory(prefix="clickseg-")
-    try:
-        path = Path(scratch.name) / kept_as
-        await receive(request.stream(), path, demo.registry.limits.upload_bytes)
-        key = await run_in_threadpool(open_it, scratch, path, name)
-    except BaseException:
-        scratch.cleanup()
-        raise
-    return wire.state_of(key, demo.registry.find(key).labelling)
+    with storing():
+        scratch = TemporaryDirectory(prefix="clickseg-")
+        try:
+            path = Path(scratch.name) / kept_as
+            await receive(request.stream(), path, demo.registry.limits.upload_bytes)
+            key = await run_in_threadpool(open_it, scratch, path, name)
+        except BaseException:
+            scratch.cleanup()
+            raise
+    return await _opened_for(request, demo, key)
 
 
 @router.get("/sessions/{session}")
@@ -156,10 +177,26 @@ def close(session: str, demo: TheDemo) -> None:
     demo.registry.close(session)
 
 
-@router.get("/sessions/{session}/scan", response_class=FileResponse)
-def scan(opened: TheOpened) -> FileResponse:
+@router.get("/sessions/{session}/scan", response_class=StreamingResponse)
+def scan(opened: TheOpened) -> StreamingResponse:
     """The scan's file, as it is."""
-    return FileResponse(opened.file, media_type="application/octet-stream")
+    file, size = open_file(opened)
+    headers = {"Content-Length": str(size)}
+    return StreamingResponse(_chunks(file), 200, headers, "application/octet-stream")
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+@router.get("/sessions/{session}/labels")
+def labels(session: str, request: Request, opened: TheOpened) -> wire.Change:
+    """All that is marked, for a page that missed a reply."""
+    with opened.labelling.lock:
+        labelling = opened.labelling
+        return wire.change(session, labelling, labelling.box, request.state.began)
 
 
 @router.post("/sessions/{session}/clicks")
@@ -223,6 +260,22 @@ def change_object(
     return _act(request, opened, act)
 
 
+@router.put("/sessions/{session}/objects/{number}/clicks")
+def put_object(
+    number: int, asked: wire.PutRequest, request: Request, opened: TheOpened
+) -> wire.Change:
+    """Have an object with that number and those clicks, as a page remembers it."""
+    volume = opened.labelling.volume
+    clicks = tuple(
+        Click(volume.zyx_of_ijk((c.ijk[0], c.ijk[1], c.ijk[2])), c.positive) for c in asked.clicks
+    )
+    return _act(
+        request,
+        opened,
+        lambda labelling: labelling.put_object(number, asked.name, clicks, asked.threshold),
+    )
+
+
 @router.delete("/sessions/{session}/objects/{number}")
 def remove_object(number: int, request: Request, opened: TheOpened) -> wire.Change:
     """Forget an object."""
@@ -234,7 +287,7 @@ async def begin_with_mask(
     name: Name, request: Request, opened: TheOpened, demo: TheDemo
 ) -> wire.Change:
     """Begin anew with the objects of a mask that the page sends: NIfTI, on the scan's grid."""
-    with TemporaryDirectory(prefix="clickseg-") as folder:
+    with storing(), TemporaryDirectory(prefix="clickseg-") as folder:
         path = Path(folder) / f"mask{suffix_of(name)}"
         await receive(request.stream(), path, demo.registry.limits.upload_bytes)
         volume = opened.labelling.volume
@@ -271,6 +324,7 @@ def _act(request: Request, opened: Opened, act: Callable[[Labelling], Box | None
     key: str = request.path_params["session"]
     with opened.labelling.lock:
         box = act(opened.labelling)
+        opened.labelling.actions += 1
         return wire.change(key, opened.labelling, box, request.state.began)
 
 
@@ -281,6 +335,16 @@ def _download(name: str, content: bytes, kind: str) -> Response:
 
 def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": one_line(error)}, status_of(error))
+
+
+def _gone(_: Request, error: Exception) -> Response:
+    """To a page that went away in the middle, which nobody reads."""
+    return Response(status_code=400)
+
+
+def _failed(_: Request, error: Exception) -> JSONResponse:
+    """What nobody expected, in one line; the server's log has the rest."""
+    return JSONResponse({"detail": "the server failed at this; its log says why"}, 500)
 
 
 def _malformed(_: Request, error: Exception) -> JSONResponse:

@@ -1,8 +1,10 @@
 """A DICOM series that a page sends becomes a NIfTI file, by SimpleITK."""
 
 import math
+import shutil
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,26 +13,37 @@ from clickseg_infer.errors import FileError, ServerError, VolumeError, one_line
 from clickseg_infer.server.refusals import TooLargeError
 
 _MOST_FILES = 5000
+_CHUNK = 1 << 20
 _POSITION, _DIRECTIONS, _MODALITY = "0020|0032", "0020|0037", "0008|0060"
 _UNEVEN = 0.02  # of the distance between slices
 _TILT = 0.999  # cosine of the angle that slices may be shifted by
 
 
-def series_to_nifti(archive: Path, folder: Path, most_voxels: int) -> Path:
+def series_to_nifti(archive: Path, folder: Path, most_voxels: int, most_bytes: int) -> Path:
     """Write the largest CT series of a tar archive of DICOM files as NIfTI.
 
     Args:
         archive: uncompressed; its names are not used.
-        folder: an empty one, for the files and the result.
+        folder: an empty one, for the result, which is all that stays in it.
         most_voxels: that a scan may have.
+        most_bytes: that the archive's files may have, taken together.
 
     Raises:
         FileError: no tar archive, no series that can be read in it, or SimpleITK is not installed.
         VolumeError: slices that are missing, unevenly spaced or tilted, which no grid describes.
-        TooLargeError: too many files or voxels.
+        TooLargeError: too many files, bytes or voxels.
+        OSError: the files cannot be kept.
     """
     sitk = _import_simpleitk()
-    _extract(archive, folder)
+    with TemporaryDirectory(dir=folder) as unpacked:
+        _extract(archive, Path(unpacked), most_bytes)
+        path = folder / "scan.nii"
+        _convert(sitk, Path(unpacked), path, most_voxels)
+    return path
+
+
+def _convert(sitk: Any, folder: Path, path: Path, most_voxels: int) -> None:
+    """Write the largest CT series among the files of a folder as NIfTI."""
     reader = sitk.ImageSeriesReader()
     names = _largest_series(sitk, reader, folder)
     try:
@@ -41,13 +54,11 @@ def series_to_nifti(archive: Path, folder: Path, most_voxels: int) -> Path:
         headers = [first, *(_header(sitk, name) for name in names[1:])]
         _check_slices([_numbers(h, _POSITION) for h in headers], _numbers(first, _DIRECTIONS))
         reader.SetFileNames(names)
-        path = folder / "scan.nii"
         sitk.WriteImage(reader.Execute(), str(path))
     except ServerError:
         raise
     except RuntimeError as error:  # SimpleITK's
         raise FileError(f"the DICOM series cannot be read: {one_line(error)}") from error
-    return path
 
 
 def _import_simpleitk() -> Any:
@@ -59,18 +70,31 @@ def _import_simpleitk() -> Any:
     return SimpleITK
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def _extract(archive: Path, folder: Path, most_bytes: int) -> None:
     """Unpack the plain files of an archive under names of our own."""
     try:
         with tarfile.open(archive, "r:") as tar:
             for number, member in enumerate(tar):
                 if number >= _MOST_FILES:
                     raise TooLargeError(f"a series may have {_MOST_FILES} files")
-                content = tar.extractfile(member) if member.isreg() else None
-                if content is not None:
-                    (folder / f"{number:05}.dcm").write_bytes(content.read())
-    except tarfile.TarError as error:
+                # A sparse file promises more bytes than were sent.
+                if member.size < 0 or member.issparse():
+                    raise FileError("not a tar archive of plain files")
+                if not member.isreg():
+                    continue
+                most_bytes -= member.size
+                if most_bytes < 0:
+                    raise TooLargeError("the files of this series have too many bytes")
+                _copy(tar, member, folder / f"{number:05}.dcm")
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         raise FileError(f"not a tar archive: {one_line(error)}") from error
+
+
+def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    content = tar.extractfile(member)
+    assert content is not None  # of a regular file
+    with content, open(path, "wb") as file:
+        shutil.copyfileobj(content, file, _CHUNK)
 
 
 def _largest_series(sitk: Any, reader: Any, folder: Path) -> tuple[str, ...]:

@@ -26,16 +26,27 @@ class ViewerError(Exception):
 
 def is_current() -> bool:
     """Whether the viewer that the lock file names is there."""
-    stamp = VENDOR / "stamp.txt"
-    return stamp.is_file() and stamp.read_text() == _stamp() and (VENDOR / "niivue.js").is_file()
+    try:
+        current = (VENDOR / "stamp.txt").read_text() == _stamp()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return current and (VENDOR / "niivue.js").is_file()
 
 
 def fetch() -> None:
     """Put NiiVue and the licences of all that is in it into `static/vendor`.
 
     Raises:
-        ViewerError: no npm, no registry, or a package that is not the one that was locked.
+        ViewerError: no npm, no registry, a package that is not the one that was locked, or a
+            folder that cannot be written to.
     """
+    try:
+        _fetch()
+    except OSError as error:
+        raise ViewerError(f"the files cannot be written: {' '.join(str(error).split())}") from error
+
+
+def _fetch() -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise ViewerError("npm is not installed")
@@ -52,9 +63,19 @@ def fetch() -> None:
             raise ViewerError(f"npm: {' '.join(result.stderr.split())[:300]}")
         modules = Path(folder) / "node_modules"
         VENDOR.mkdir(exist_ok=True)
-        shutil.copyfile(modules / _BUNDLE, VENDOR / "niivue.js")
-        (VENDOR / "LICENSES.txt").write_text(_licences(modules), encoding="utf-8")
-        (VENDOR / "stamp.txt").write_text(_stamp())
+        _write("niivue.js", (modules / _BUNDLE).read_bytes())
+        _write("LICENSES.txt", _licences(modules).encode())
+        _write("stamp.txt", _stamp().encode())  # last: it says that the others are there
+
+
+def _write(name: str, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = VENDOR / f".{name}.part"
+    try:
+        part.write_bytes(content)
+        part.replace(VENDOR / name)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _licences(modules: Path) -> str:

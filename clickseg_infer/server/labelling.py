@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.boxes import Box, origin_of, overlap, shape_of, slices_of, union
+from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import ClickError, ServerError, VolumeError
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import difference
 from clickseg_infer.server.refusals import NotFoundError
 from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
+
+Mask = NDArray[np.uint8]
 
 MOST_OBJECTS = 32
 MOST_CLICKS = 200
@@ -54,6 +57,7 @@ class Labelling:
         objects: by rising number.
         active: the object that is worked on.
         click_ms: what clicks took, as whoever answered them noted.
+        actions: how many there have been, as whoever had them done counted.
         lock: to be held while calling.
     """
 
@@ -65,6 +69,7 @@ class Labelling:
         self.active = self._object(1, Session(model, volume))
         self.objects = [self.active]
         self.click_ms: list[float] = []
+        self.actions = 0
         self.lock = Lock()
 
     @property
@@ -84,6 +89,14 @@ class Labelling:
         for labelled in reversed(self.objects):
             labels[labelled.session.prediction.within(box) != 0] = labelled.number
         return labels
+
+    @property
+    def box(self) -> Box | None:
+        """Where something is marked, None if nothing is."""
+        box: Box | None = None
+        for labelled in self.objects:
+            box = union(box, labelled.session.prediction.box)
+        return box
 
     def voxels_of(self, labelled: LabelledObject) -> int:
         """How many voxels of the label map an object has."""
@@ -161,9 +174,7 @@ class Labelling:
             NotFoundError: there is no such object.
             ServerError: the name is empty or too long.
         """
-        name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
-        if not 0 < len(name) <= _MOST_NAME:
-            raise ServerError(f"a name has 1 to {_MOST_NAME} letters")
+        name = _checked_name(name)
         self.find(number).name = name
 
     def remove_object(self, number: int) -> Box | None:
@@ -190,14 +201,49 @@ class Labelling:
             EngineError: the engine failed. Nothing has changed then.
         """
         before = self.active.session
-        spec = dataclasses.replace(self.model.spec, threshold=threshold)
-        model = dataclasses.replace(self.model, spec=spec)
         start = None if before.start.box is None else before.start.mask
-        session = Session(model, self.volume, start)
-        for count in range(_first_answer(before), len(before.clicks) + 1):
-            session.set_clicks(before.clicks[:count])
+        session = self._answered(before.clicks, threshold, start)
         self.active.session = session
         return difference(before.prediction, session.prediction)
+
+    def put_object(
+        self, number: int, name: str, clicks: Clicks, threshold: float | None = None
+    ) -> Box | None:
+        """Have an object of that number, name and clicks, and go on with it; the box that changed.
+
+        What has the number goes. The masks are those that the clicks led to one by one.
+
+        Raises:
+            ServerError: too many objects, or an impossible number or name.
+            ClickError, ModelError, EngineError: as `click` and `set_threshold`.
+        """
+        others = [labelled for labelled in self.objects if labelled.number != number]
+        if not 1 <= number <= np.iinfo(np.uint8).max or len(others) >= MOST_OBJECTS:
+            raise ServerError(f"a labelling holds at most {MOST_OBJECTS} objects, numbered to 255")
+        if len(clicks) > MOST_CLICKS:
+            raise ClickError(f"an object takes at most {MOST_CLICKS} clicks")
+        own = self.model.spec.threshold
+        session = self._answered(clicks, own if threshold is None else threshold, None)
+        put = LabelledObject(number, _checked_name(name), session)
+        gone = [labelled for labelled in self.objects if labelled.number == number]
+        self.active.session.rest()
+        self.objects = sorted([*others, put], key=lambda labelled: labelled.number)
+        self.active = put
+        box = session.prediction.box
+        for labelled in gone:
+            box = union(box, labelled.session.prediction.box)
+        return box
+
+    def _answered(self, clicks: Clicks, threshold: float, start: Mask | None) -> Session:
+        """A session whose clicks were made one by one, so that each can be undone."""
+        model = self.model
+        if threshold != model.spec.threshold:
+            spec = dataclasses.replace(model.spec, threshold=threshold)
+            model = dataclasses.replace(model, spec=spec)
+        session = Session(model, self.volume, start)
+        for count in range(_first_answer(clicks, start is not None), len(clicks) + 1):
+            session.set_clicks(clicks[:count])
+        return session
 
     def begin_with(self, labels: NDArray[Any]) -> Box | None:
         """Begin anew with the objects of a label map; the box that changed.
@@ -218,16 +264,12 @@ class Labelling:
                 f"at most {MOST_OBJECTS} objects numbered 1 to 255 can be continued, "
                 f"the mask holds {len(values)} up to {values[-1]}"
             )
-        gone = [labelled.session.prediction.box for labelled in self.objects]
+        gone = self.box
         self.objects = [
             self._object(n, Session(self.model, self.volume, labels == n)) for n in values
         ]
         self.active = self.objects[0]
-        came = [labelled.session.prediction.box for labelled in self.objects]
-        box: Box | None = None
-        for each in (*gone, *came):
-            box = union(box, each)
-        return box
+        return union(gone, self.box)
 
     def _object(self, number: int, session: Session) -> LabelledObject:
         return LabelledObject(number, f"object {number}", session)
@@ -238,8 +280,16 @@ def threshold_of(labelled: LabelledObject) -> float:
     return labelled.session.model.spec.threshold
 
 
-def _first_answer(session: Session) -> int:
-    """How many of a session's clicks it takes until there is something to answer."""
-    if session.start.box is not None:
+def _checked_name(name: str) -> str:
+    """A name on one line; raises ServerError if it is empty or too long."""
+    name = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    if not 0 < len(name) <= _MOST_NAME:
+        raise ServerError(f"a name has 1 to {_MOST_NAME} letters")
+    return name
+
+
+def _first_answer(clicks: Clicks, begun: bool) -> int:
+    """How many clicks it takes until there is something to answer; one if a mask was there."""
+    if begun:
         return 1
-    return 1 + next((n for n, click in enumerate(session.clicks) if click.positive), 0)
+    return 1 + next((n for n, click in enumerate(clicks) if click.positive), 0)

@@ -1,23 +1,30 @@
 """Open a scan for a page: from disk, or from what the page sent."""
 
 import math
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
 from numpy.typing import NDArray
 
-from clickseg_infer.errors import FileError, VolumeError
+from clickseg_infer.errors import ClicksegError, FileError, VolumeError
 from clickseg_infer.files import PathLike, read_label, read_shape, read_volume
 from clickseg_infer.model import Model
 from clickseg_infer.server.dicom import series_to_nifti
 from clickseg_infer.server.labelling import Labelling
-from clickseg_infer.server.refusals import TooLargeError
+from clickseg_infer.server.refusals import (
+    ChangedError,
+    NotFoundError,
+    StorageError,
+    TooLargeError,
+)
 from clickseg_infer.server.registry import Opened, Registry
-from clickseg_infer.server.scans import Scans
+from clickseg_infer.server.scans import FileMark, Scans, mark_of
 from clickseg_infer.volume import Volume
 
 
@@ -45,27 +52,32 @@ class Demo:
         self.scans = scans
         self.registry = registry
         self._first = first
-        self._volumes: WeakValueDictionary[Path, Volume] = WeakValueDictionary()
+        self._volumes: WeakValueDictionary[tuple[Path, FileMark], Volume] = WeakValueDictionary()
         self._opening = Lock()  # one after the other, or two could take the same room
-        if first is not None and scans.image is not None:
-            self._volumes[scans.image] = first
+        if first is not None and scans.image is not None and scans.image.is_file():
+            self._volumes[scans.image, mark_of(scans.image.stat())] = first
 
     def open_scan(self, name: str | None) -> str:
         """Open a scan that lies on disk; the key of its labelling.
 
         Raises:
-            NotFoundError, TooLargeError, TooManyError, FileError, VolumeError: see there.
+            NotFoundError, ChangedError, TooLargeError, TooManyError, FileError, VolumeError:
+                see there.
         """
         path = self.scans.path_of(name)
-        shown = path.name if name is None else name
+        shown = self.scans.image_name if name is None else name
         with self._opening:
-            volume = self._volumes.get(path)
+            mark = _mark_on_disk(path, shown)
+            volume = self._volumes.get((path, mark))
             if volume is None:
                 volume = self._read(path, shown)
-                self._volumes[path] = volume
+                if _mark_on_disk(path, shown) != mark:
+                    raise ChangedError(f"{shown}: the file changed while it was read")
+                self._volumes[path, mark] = volume
             else:
                 self.registry.check_room(0)
-            return self.registry.add(Opened(Labelling(self.model, volume, shown), path))
+            labelling = Labelling(self.model, volume, shown)
+            return self.registry.add(Opened(labelling, path, mark=mark))
 
     def open_upload(self, scratch: TemporaryDirectory[str], path: Path, name: str) -> str:
         """Open a scan that a page sent; the key of its labelling, which then owns the folder.
@@ -83,8 +95,9 @@ class Demo:
         """
         folder = Path(scratch.name) / "series"
         folder.mkdir()
+        limits = self.registry.limits
         try:
-            path = series_to_nifti(archive, folder, self.registry.limits.voxels)
+            path = series_to_nifti(archive, folder, limits.voxels, limits.upload_bytes)
         except (FileError, VolumeError) as error:
             raise type(error)(f"{name}: {error}") from error
         archive.unlink()
@@ -108,6 +121,44 @@ class Demo:
             return read_volume(path)
         except (FileError, VolumeError) as error:
             raise _renamed(error, path, name) from error
+
+
+def open_file(opened: Opened) -> tuple[BinaryIO, int]:
+    """The file of a scan, to be read and closed, and its bytes.
+
+    Raises:
+        NotFoundError: it is not there any more.
+        ChangedError: another one is in its place.
+    """
+    name = opened.labelling.name
+    try:
+        file = open(opened.file, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise NotFoundError(f"{name}: the file is not there any more") from error
+    stat = os.fstat(file.fileno())
+    if opened.mark not in (None, mark_of(stat)):
+        file.close()
+        raise ChangedError(f"{name}: the file is another one by now; open the scan again")
+    return file, stat.st_size
+
+
+def _mark_on_disk(path: Path, name: str) -> FileMark:
+    try:
+        return mark_of(path.stat())
+    except OSError as error:
+        raise NotFoundError(f"{name}: the file is not there any more") from error
+
+
+@contextmanager
+def storing() -> Iterator[None]:
+    """Keep what a page sends; raise StorageError if the disk does not take it."""
+    try:
+        yield
+    except ClicksegError:
+        raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(f"what was sent cannot be kept: {reason}") from error
 
 
 def read_sent_labels(path: Path, name: str, like: Volume) -> NDArray[Any]:

@@ -9,6 +9,12 @@ class NotFoundError(ServerError):
     status = 404
 
 
+class ChangedError(ServerError):
+    """A scan whose file is not the one that was read any more."""
+
+    status = 409
+
+
 class TooLargeError(ServerError):
     """More bytes or voxels than the server takes."""
 
@@ -19,6 +25,12 @@ class TooManyError(ServerError):
     """More sessions or memory than the server has."""
 
     status = 429
+
+
+class StorageError(ServerError):
+    """What a page sends cannot be kept: the disk is full, for one."""
+
+    status = 507
 
 
 def status_of(error: Exception) -> int:

@@ -10,6 +10,7 @@ from threading import Lock
 
 from clickseg_infer.server.labelling import Labelling
 from clickseg_infer.server.refusals import NotFoundError, TooManyError
+from clickseg_infer.server.scans import FileMark
 
 _VOXEL_BYTES = 4  # of a scan, at most
 _OWN_BYTES = 64 << 20  # of a labelling beside its scan: the network's input, patches, masks
@@ -36,11 +37,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Opened:
-    """A labelling, the file that its scan came from, and the folder to be removed with it."""
+    """A labelling, the file that its scan came from, and the folder to be removed with it.
+
+    Attributes:
+        mark: of the file as it was read; None where only we can change it.
+    """
 
     labelling: Labelling
     file: Path
     scratch: TemporaryDirectory[str] | None = None
+    mark: FileMark | None = None
 
 
 class Registry:

@@ -14,7 +14,12 @@ from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field
 
 from clickseg_infer.boxes import Box, origin_of
-from clickseg_infer.server.labelling import LabelledObject, Labelling, threshold_of
+from clickseg_infer.server.labelling import (
+    MOST_CLICKS,
+    LabelledObject,
+    Labelling,
+    threshold_of,
+)
 
 _LEVEL = 1  # of ISA-L; labels are runs, and a higher level costs more than it saves
 
@@ -47,6 +52,14 @@ class ObjectRequest(Strict):
 
     name: str | None = Field(None, max_length=1000)
     active: bool | None = None
+
+
+class PutRequest(Strict):
+    """An object as a page remembers it: its name, clicks and threshold, the model's own if none."""
+
+    name: str = Field(max_length=1000)
+    clicks: list[ClickRequest] = Field(max_length=MOST_CLICKS)
+    threshold: float | None = Field(None, gt=0, lt=1)
 
 
 class ThresholdRequest(Strict):
@@ -87,11 +100,19 @@ class ObjectState(BaseModel):
 
 
 class State(BaseModel):
-    """A labelling: everything about it but its voxels."""
+    """A labelling: everything about it but its voxels.
+
+    Attributes:
+        affine: from the file's (i, j, k) to mm towards right, anterior and superior, row by row;
+            the page shows the scan by it, whatever the viewer makes of the header.
+        actions: how many there have been; a page that misses one asks for all labels anew.
+    """
 
     session: str
     scan: str
     shape: Voxel
+    affine: list[list[float]]
+    actions: int
     active: int
     objects: list[ObjectState]
     can_undo: bool
@@ -148,6 +169,8 @@ def state_of(key: str, labelling: Labelling) -> State:
         session=key,
         scan=labelling.name,
         shape=labelling.volume.shape[::-1] if grid is None else grid.shape,
+        affine=(labelling.volume.affine if grid is None else grid.affine).tolist(),
+        actions=labelling.actions,
         active=labelling.active.number,
         objects=[_object_state(labelling, labelled) for labelled in labelling.objects],
         can_undo=session.can_undo,

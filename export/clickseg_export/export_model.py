@@ -1,12 +1,12 @@
 """A checkpoint, or a model that is exported already, becomes a model of the wanted precision."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from clickseg_export.parity import Agreement, Parity, compare_models
 from clickseg_infer.atomic_write import check_writable, write_whole
-from clickseg_infer.errors import ConfigError, ParityError
+from clickseg_infer.errors import ConfigError, ModelError, ParityError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import check_model_name, read_model_file, with_spec
 from clickseg_infer.model_spec import ModelSpec, PrecisionCheck
@@ -50,7 +50,7 @@ def export_model(
     out: Path | None,
     options: CheckpointOptions = CheckpointOptions(),
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
     datasets: Sequence[Path] = (),
     force: bool = False,
     report: Callable[[ObjectResult], None] = lambda _: None,
@@ -61,7 +61,7 @@ def export_model(
         source: a checkpoint of `clickseg train`, or an `.onnx` model.
         out: the `.onnx` file to write; None for an exported model that needs no change.
         options: of a checkpoint.
-        precision: one of PRECISIONS.
+        precision: one of PRECISIONS; None for the one that the source has.
         datasets: Decathlon folders: their training cases calibrate int8, their validation cases
             show what fewer bits cost.
         force: write the model however much Dice falls, or without having measured it.
@@ -73,44 +73,61 @@ def export_model(
         FileError, CheckpointError, ModelError, DatasetError, EngineError: as what is called.
     """
     exported = source.suffix == ".onnx"
+    before = read_model_file(source) if exported else None
+    own = before[0].precision if before is not None else "float32"
+    wanted = _wanted(precision, own, source)
     if exported and options != CheckpointOptions():
         raise ConfigError("weights in 16 bits, a threshold and a patch size need the checkpoint")
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}, allowed are {', '.join(PRECISIONS)}")
-    if out is None and not (exported and precision == "fp32"):
+    if out is None and not (exported and wanted == own):
         raise ConfigError("name the model to write: -o MODEL.onnx")
-    if precision == "int8" and not datasets:
-        raise ConfigError("int8 is calibrated on real patches: name Decathlon folders with --cases")
-    if precision == "fp16" and not (datasets or force):
-        raise ConfigError(
-            "what fp16 costs is measured on validation cases: name Decathlon folders with --cases, "
-            "or write it unmeasured with --force"
-        )
+    if wanted == own and (datasets or force):
+        raise ConfigError("cases and force are for a model that is made fp16 or int8")
+    if wanted != own:
+        _check_fewer_bits(wanted, datasets, force)
     if out is not None:
         check_model_name(out)
         check_writable(out, source)
     parity = agreement = None
-    if exported:
-        spec, content = read_model_file(source)
-    else:
+    if before is None:
         from clickseg_export.onnx_file import onnx_model
 
-        spec, content, parity = onnx_model(
-            source,
-            half_weights=options.half_weights,
-            threshold=options.threshold,
-            patch=options.patch,
-        )
-    if precision != "fp32":
-        before = spec, content
-        spec, content = _fewer_bits(before, PRECISIONS[precision], datasets)
-        agreement = compare_models(before, (spec, content))
+        before, parity = onnx_model(source, **asdict(options))
+    after = before
+    if wanted != own:
+        after = _fewer_bits(before, wanted, datasets)
+        agreement = compare_models(before, after)
         if datasets:
-            spec, content = _checked(before, (spec, content), datasets, force, report)
+            after = _measured(before, after, datasets, force, report)
+    spec, content = after
     if out is None:
         return Exported(source)
     write_whole(out, content)
     return Exported(out, parity, agreement, spec.precision_check)
+
+
+def _wanted(precision: str | None, own: str, source: Path) -> str:
+    """The precision of the graph that is asked for, in a spec's words."""
+    if precision is None:
+        return own
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}, allowed are {', '.join(PRECISIONS)}")
+    if own not in ("float32", PRECISIONS[precision]):
+        raise ModelError(f"{source}: is {own}; {precision} needs the float32 model")
+    return PRECISIONS[precision]
+
+
+def _check_fewer_bits(wanted: str, datasets: Sequence[Path], force: bool) -> None:
+    """Refuse what cannot be made or measured before anything is."""
+    from clickseg_export.graph_precision import check_packages
+
+    if wanted == "int8" and not datasets:
+        raise ConfigError("int8 is calibrated on real patches: name Decathlon folders with --cases")
+    if not (datasets or force):
+        raise ConfigError(
+            "what fp16 costs is measured on validation cases: name Decathlon folders with --cases, "
+            "or write it unmeasured with --force"
+        )
+    check_packages(wanted)
 
 
 def _fewer_bits(
@@ -124,7 +141,7 @@ def _fewer_bits(
     return to_int8(*before, calibration_patches(*before, datasets))
 
 
-def _checked(
+def _measured(
     before: tuple[ModelSpec, bytes],
     after: tuple[ModelSpec, bytes],
     datasets: Sequence[Path],

@@ -16,10 +16,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from clickseg_export.parity import Parity, check_parity, example_batch
-from clickseg_infer.atomic_write import check_writable, write_whole
 from clickseg_infer.engines import Network, available, open_engine
 from clickseg_infer.file_grid import Index
-from clickseg_infer.model import check_model_name, with_spec
+from clickseg_infer.model import with_spec
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_train.checkpoint import Checkpoint, load_state, read_checkpoint
 from clickseg_train.networks import build_network
@@ -28,36 +27,13 @@ _OPSET = 18
 _SMALL = 1024  # weights of fewer values are not worth halving
 
 
-def export_onnx(
-    checkpoint: Path,
-    out: Path,
-    *,
-    half_weights: bool = False,
-    threshold: float | None = None,
-    patch: Index | None = None,
-) -> Parity:
-    """Write `onnx_model` to a file.
-
-    Raises:
-        FileError: the output is not `.onnx` or cannot be written; nothing is written.
-        FileError, CheckpointError, ModelError, ParityError, EngineError: as `onnx_model`.
-    """
-    check_model_name(out)
-    check_writable(out, checkpoint)
-    _, content, parity = onnx_model(
-        checkpoint, half_weights=half_weights, threshold=threshold, patch=patch
-    )
-    write_whole(out, content)
-    return parity
-
-
 def onnx_model(
     checkpoint: Path,
     *,
     half_weights: bool = False,
     threshold: float | None = None,
     patch: Index | None = None,
-) -> tuple[ModelSpec, bytes, Parity]:
+) -> tuple[tuple[ModelSpec, bytes], Parity]:
     """A checkpoint's averaged weights, normalisation folded in, checked, as a model file.
 
     Args:
@@ -67,7 +43,7 @@ def onnx_model(
         patch: the patch size (z, y, x); without it, the one of the training.
 
     Returns:
-        Its spec, the file's content, and the largest differences found.
+        Its spec and the file's content, and the largest differences found.
 
     Raises:
         FileError: the checkpoint cannot be read.
@@ -97,7 +73,7 @@ def onnx_model(
     engine = open_engine(network, name, "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
-    return spec, content, parity
+    return (spec, content), parity
 
 
 def network_of(checkpoint: Checkpoint) -> nn.Module:

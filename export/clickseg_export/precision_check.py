@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,14 @@ from clickseg_infer.engines.function import FunctionEngine
 from clickseg_infer.errors import DatasetError
 from clickseg_infer.model import Model
 from clickseg_infer.model_spec import ModelSpec, PrecisionCheck
-from clickseg_train.cases import Case, read_dataset
+from clickseg_train.cases import Case, Dataset, load_case, read_dataset
 from clickseg_train.evaluate import ObjectResult, Protocol, evaluate
 
 _CLICKS = 5
-_CALIBRATION_CASES = 8
 _CALIBRATION_CLICKS = 3
-_CALIBRATION_PATCHES = 64
+_CALIBRATION_CASES = 6  # of each dataset
+_CALIBRATION_OBJECTS = 10  # of each case
+_CALIBRATION_PATCHES = 128
 
 
 def check_precision(
@@ -40,7 +42,7 @@ def check_precision(
         DatasetError, FileError: the folders have no validation cases, or cannot be read.
         EngineError: the engine is not there.
     """
-    cases = [case for folder in datasets for case in _cases(folder, "val")]
+    cases = [case for dataset in _read(datasets, "val") for case in _labelled(dataset.val)]
     means = []
     for spec, content in (before, after):
         with _opened(spec, content, CHECKED_BY[after[0].precision]) as model:
@@ -54,15 +56,16 @@ def calibration_patches(
 ) -> list[NDArray[np.float32]]:
     """Network inputs (1, C, z, y, x) as clicks on training cases make them.
 
-    None is of a validation case, on which the result is judged.
+    Every dataset gives as many. None is of a validation case, on which the result is judged.
 
     Raises:
         DatasetError, FileError: the folders have no training cases, or cannot be read.
         EngineError: the engine is not there.
     """
     seen: list[NDArray[np.float32]] = []
-    cases = [case for folder in datasets for case in _cases(folder, "train")]
-    cases = cases[:: max(1, len(cases) // _CALIBRATION_CASES)][:_CALIBRATION_CASES]
+    chosen: list[NDArray[np.float32]] = []
+    known = _read(datasets, "train")
+    rng = np.random.default_rng(0)
     with _opened(spec, content, CHECKED_BY["int8"]) as model:
 
         def watched(batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -70,9 +73,15 @@ def calibration_patches(
             return model.engine.run(batch)
 
         watching = Model(spec, FunctionEngine(watched))
-        evaluate(watching, cases, Protocol(_CALIBRATION_CLICKS, surfaces=False))
-    chosen = np.random.default_rng(0).permutation(len(seen))[:_CALIBRATION_PATCHES]
-    return [seen[n] for n in sorted(chosen)]
+        protocol = Protocol(_CALIBRATION_CLICKS, surfaces=False)
+        for dataset in known:
+            seen.clear()
+            for case in _some(_labelled(dataset.train), _CALIBRATION_CASES):
+                objects = [found.value for found in load_case(case).objects]
+                evaluate(watching, [case], protocol, _some(objects, _CALIBRATION_OBJECTS))
+            share = rng.permutation(len(seen))[: _CALIBRATION_PATCHES // len(known)]
+            chosen += [seen[n] for n in share]
+    return chosen
 
 
 @contextmanager
@@ -82,9 +91,20 @@ def _opened(spec: ModelSpec, content: bytes, engine: str) -> Iterator[Model]:
         yield model
 
 
-def _cases(folder: Path, split: str) -> tuple[Case, ...]:
-    dataset = read_dataset(folder)
-    cases = tuple(case for case in getattr(dataset, split) if case.label)
-    if not cases:
-        raise DatasetError(f"{folder}: the split {split!r} has no labelled cases")
-    return cases
+def _read(folders: Sequence[Path], split: str) -> list[Dataset]:
+    """The datasets that have labelled cases in a split."""
+    known = [read_dataset(folder) for folder in folders]
+    found = [dataset for dataset in known if _labelled(getattr(dataset, split))]
+    if not found:
+        names = ", ".join(str(folder) for folder in folders)
+        raise DatasetError(f"{names}: the split {split!r} has no labelled cases")
+    return found
+
+
+def _labelled(cases: Sequence[Case]) -> list[Case]:
+    return [case for case in cases if case.label]
+
+
+def _some(values: Sequence[Any], most: int) -> list[Any]:
+    """At most so many, evenly spaced."""
+    return list(values[:: -(-len(values) // most)] if values else ())

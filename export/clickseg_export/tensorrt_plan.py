@@ -1,12 +1,12 @@
 """An exported model gets a TensorRT plan beside it."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clickseg_infer.atomic_write import check_writable
 from clickseg_infer.engines.nvidia import Gpu, find_gpu
-from clickseg_infer.engines.plan_builder import Profile, choose_builder
+from clickseg_infer.engines.plan_builder import Profile, check_capabilities, choose_builder
 from clickseg_infer.engines.plans import (
     PlanRecord,
     compiled,
@@ -19,16 +19,40 @@ from clickseg_infer.errors import EngineError
 from clickseg_infer.model import read_network
 
 
-def export_plan(
-    model: Path, *, builder: str = "auto", batch: int = 4, capabilities: tuple[str, ...] = ()
-) -> tuple[Path, PlanRecord]:
-    """Compile MODEL.onnx to MODEL.plan, with its record in MODEL.plan.json.
+@dataclass(frozen=True)
+class PlanOptions:
+    """What a plan is compiled for.
 
-    Args:
-        model: an exported model.
+    Attributes:
         builder: "tensorrt", "tensorrt-rtx", or "auto"; see `choose_builder`.
-        batch: the most patches that the plan takes at once.
+        batch: the most patches that it takes at once.
         capabilities: compute capabilities such as "SM89", which only TensorRT-RTX can be told.
+    """
+
+    builder: str = "auto"
+    batch: int = 4
+    capabilities: tuple[str, ...] = ()
+
+
+def check_plan(model: Path, options: PlanOptions) -> PlanOptions:
+    """Fail before the work rather than after it; the options with the builder that it will be.
+
+    Raises:
+        FileError: the plan cannot be written.
+        EngineError: no builder can be used here, or not with these options.
+    """
+    path = plan_path(model)
+    for target in (path, record_path(path)):
+        check_writable(target, model)
+    named = options.capabilities and options.builder == "auto"
+    builder = choose_builder("tensorrt-rtx" if named else options.builder)
+    Profile(largest=options.batch)
+    capabilities = check_capabilities(builder, options.capabilities)
+    return PlanOptions(builder, options.batch, capabilities)
+
+
+def export_plan(model: Path, options: PlanOptions = PlanOptions()) -> tuple[Path, PlanRecord]:
+    """Compile MODEL.onnx to MODEL.plan, with its record in MODEL.plan.json.
 
     Returns:
         The plan's path and its record.
@@ -37,14 +61,12 @@ def export_plan(
         FileError, ModelError: the model cannot be read, or the plan cannot be written.
         EngineError: no builder can be used here, or it cannot compile the model.
     """
-    path = plan_path(model)
-    for target in (path, record_path(path)):
-        check_writable(target, model)
+    options = check_plan(model, options)
     spec, network = read_network(model)
-    chosen = choose_builder("tensorrt-rtx" if capabilities and builder == "auto" else builder)
-    profile = Profile(largest=batch)
-    wanted = planned(chosen, network, _gpu(), profile, capabilities)
+    profile = Profile(largest=options.batch)
+    wanted = planned(options.builder, network, _gpu(), profile, options.capabilities)
     plan, record = compiled(replace(wanted, spec=json.loads(spec.to_json())), network)
+    path = plan_path(model)
     write_plan(path, plan, record)
     return path, record
 

@@ -57,8 +57,9 @@ class _Served:
 def write_repository(model: Path, folder: Path) -> list[Path]:
     """Write FOLDER/NAME for an exported model, and FOLDER/NAME_trt if TensorRT's plan is beside it.
 
-    A client sends network inputs (N, C, z, y, x) float32 as "input" and gets "logits"
-    (N, 1, z, y, x); what the channels are is in the parameter "clickseg.spec".
+    NAME is the spec's, and the graph's precision where that is not float32. A client sends network
+    inputs (N, C, z, y, x) float32 as "input" and gets "logits" (N, 1, z, y, x); what the channels
+    are is in the parameter "clickseg.spec".
 
     Args:
         model: an exported model.
@@ -68,18 +69,30 @@ def write_repository(model: Path, folder: Path) -> list[Path]:
         The folders written.
 
     Raises:
-        FileError, ModelError: the model cannot be read, or the repository cannot be written.
+        FileError, ModelError: the model cannot be read, or the repository cannot be written, or it
+            holds a plan of this name that would be left without its model.
         EngineError: there is a plan, but it is damaged.
     """
     spec, network = read_network(model)
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", f"clickseg_{spec.name}")
+    suffix = "" if spec.precision == "float32" else f"_{spec.precision}"
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", f"clickseg_{spec.name}{suffix}")
     served = [_Served(name, "onnxruntime_onnx", "model.onnx", network.content, _ONNX_BATCH)]
-    if plan_path(model).exists():
-        plan, record = read_plan(plan_path(model))
-        if record.builder == "tensorrt" and record.onnx_sha256 == network.sha256:
-            batch = record.profile.largest
-            served.append(_Served(f"{name}_trt", "tensorrt_plan", "model.plan", plan, batch))
+    plan = _plan_for_triton(model, network.sha256)
+    if plan is not None:
+        served.append(_Served(f"{name}_trt", "tensorrt_plan", "model.plan", *plan))
+    elif (folder / f"{name}_trt").exists():
+        raise FileError(f"{folder / name}_trt: is of an earlier export; delete it, or use --trt")
     return [_write(part, spec, folder) for part in served]
+
+
+def _plan_for_triton(model: Path, onnx_sha256: str) -> tuple[bytes, int] | None:
+    """The plan beside a model and its largest batch; None if Triton's TensorRT cannot run it."""
+    if not plan_path(model).exists():
+        return None
+    plan, record = read_plan(plan_path(model))
+    if record.builder != "tensorrt" or record.onnx_sha256 != onnx_sha256:
+        return None
+    return plan, record.profile.largest
 
 
 def _write(served: _Served, spec: ModelSpec, folder: Path) -> Path:

@@ -404,16 +404,25 @@ def test_what_needs_a_gpu_is_refused_in_one_line_where_there_is_none(
     line = refused(run, "export", model, "--trt", "--builder", "tensorrt")
     assert "no NVIDIA GPU" in line or "not installed" in line
     for options, reason in (
-        (("--compute-capability", "SM89"), "goes with --trt"),
+        ((), "nothing to do"),
+        (("--compute-capability", "SM89"), "go with --trt"),
+        (("--batch", 2, "--triton", tmp_path / "t"), "go with --trt"),
+        (("--force", "--triton", tmp_path / "t"), "cases and force are for"),
+        (("--trt", "--batch", 999), "must rise from 1 to 256"),
         (("--trt", "--compute-capability", "SM75"), "FP32 3D convolution"),
         (("--trt", "--compute-capability", "SM1"), "allowed are SM75"),
         (("--trt", "--builder", "tvm"), "unknown builder 'tvm'"),
         (("--patch", "32,32"), "three whole numbers"),
-        (("--precision", "fp16"), "name the model to write"),
+        (("--precision", "fp16", "--triton", tmp_path / "t"), "name the model to write"),
     ):
         if importlib.util.find_spec("tensorrt_rtx") or "--trt" not in options:
             assert reason in refused(run, "export", model, *options)
-    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".plan"] == []
+            if options and "--triton" not in options and "SM75" not in options:
+                later = ("-o", tmp_path / "n.onnx", *options)  # and nothing is written before
+                assert reason in refused(run, "export", model, *later)
+    for options in (("--cache", "--clear-cache"), (model, "--cache")):
+        assert "give a model, --cache or --clear-cache" in refused(run, "info", *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["ball.nii.gz", "m.onnx"]
 
 
 def test_a_plain_nii_is_fine(run: Run, image: Path, tmp_path: Path) -> None:

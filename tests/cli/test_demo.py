@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 import re
 import signal
 import socket
@@ -16,7 +17,7 @@ from clickseg_cli.main import main
 
 import clickseg_infer as cs
 from clickseg_infer.errors import ServerError
-from clickseg_infer.server import serve
+from clickseg_infer.server import fetch_viewer, serve
 
 
 @pytest.fixture
@@ -35,20 +36,46 @@ def refused(capfd: pytest.CaptureFixture, *arguments: object) -> str:
     return error
 
 
-def test_it_serves_until_it_is_interrupted(image: Path, tiny_onnx: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(
+    image: Path, tiny_onnx: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     command = [sys.executable, "-c", "from clickseg_cli.main import main; main()", "demo"]
     options = [str(image), "--model", str(tiny_onnx), "--port", "0", "--no-browser"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True) as process:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert found
         with urllib.request.urlopen(found[0] + "api/about") as reply:
             assert json.load(reply)["scans"] == ["ball.nii.gz"]
-        process.send_signal(signal.SIGINT)
+        upload = f"{found[0]}api/sessions/upload?name=patient.nii.gz"
+        sent = urllib.request.Request(upload, image.read_bytes(), method="POST")
+        with urllib.request.urlopen(sent) as reply:
+            assert reply.status == 201
+        stalled = stalled_upload(found[0])
         end = time.monotonic() + 20
+        while len(list(scratch.glob("clickseg-*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(number)
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
+        stalled.close()
         assert process.returncode == 0
+    assert list(scratch.glob("clickseg-*")) == []
+
+
+def stalled_upload(url: str) -> socket.socket:
+    """A connection that promises a scan and sends no more than its beginning."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    connection = socket.create_connection((host, int(port)))
+    head = f"POST /api/sessions/upload?name=b.nii HTTP/1.1\r\nHost: {host}:{port}\r\n"
+    connection.sendall(f"{head}Content-Length: 100000\r\n\r\nbeginning".encode())
+    return connection
 
 
 def test_a_port_that_is_taken_is_one_line(
@@ -65,8 +92,11 @@ def test_a_port_that_is_taken_is_one_line(
 def test_without_the_viewer_it_says_how_to_get_it(
     image: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(serve, "VIEWER", tmp_path / "niivue.js")
-    assert "python -m clickseg_infer.server.fetch_viewer" in refused(capfd, "demo", image)
+    monkeypatch.setattr(fetch_viewer, "VENDOR", tmp_path)
+    (tmp_path / "niivue.js").write_text("// another version, or one that was not written whole")
+    for stamp in ("", "another"):
+        (tmp_path / "stamp.txt").write_text(stamp)
+        assert "python -m clickseg_infer.server.fetch_viewer" in refused(capfd, "demo", image)
 
 
 def test_without_the_extra_it_says_which(
@@ -91,6 +121,7 @@ def test_without_the_extra_it_says_which(
         ("localhost", None, ""),
         ("127.0.0.1", "own", "own"),
         ("0.0.0.0", "own", "own"),
+        ("127.0.0.1", "a+b#c&d", "a%2Bb%23c%26d"),
     ],
 )
 def test_the_address(host: str, given: str | None, token: str) -> None:
@@ -109,3 +140,9 @@ def test_beyond_this_machine_there_is_always_a_token() -> None:
     two.listening.close()
     with pytest.raises(ServerError, match="a token"):
         serve.bind("0.0.0.0", 0, "")
+
+
+@pytest.mark.parametrize("token", ["schlüssel", "two words", "line\n"])
+def test_a_token_that_no_header_carries_is_refused(token: str) -> None:
+    with pytest.raises(ServerError, match="plain letters"):
+        serve.bind("127.0.0.1", 0, token)

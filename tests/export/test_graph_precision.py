@@ -1,14 +1,15 @@
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import onnx
 import pytest
 from clickseg_export.export_model import MOST_DROP, CheckpointOptions, export_model
 from clickseg_export.graph_precision import to_float16, to_int8
-from clickseg_export.onnx_file import export_onnx
 from clickseg_export.parity import compare_models, example_batch
 from clickseg_export.precision_check import calibration_patches, check_precision
+from clickseg_export.tensorrt_plan import export_plan
 
 import clickseg_infer as cs
 from clickseg_infer.engines import Network, open_engine
@@ -19,7 +20,7 @@ from clickseg_infer.model_spec import PrecisionCheck
 @pytest.fixture(scope="module")
 def half_weights(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("half") / "h.onnx"
-    export_onnx(tiny_checkpoint, path, half_weights=True)
+    export_model(tiny_checkpoint, path, CheckpointOptions(half_weights=True))
     return path
 
 
@@ -100,7 +101,7 @@ def test_the_check_clicks_validation_cases_and_calibration_others(
     monkeypatch.setattr(module, "load_case", watched)
     patches = calibration_patches(*before, [cases])
     assert patches[0].shape == (1, len(before[0].channels), *before[0].patch_size)
-    assert 1 < len(patches) <= 64
+    assert 1 < len(patches) <= 128
     assert looked_at == ["case_0", "case_1"]
     looked_at.clear()
     found = check_precision(before, to_float16(*before), [cases])
@@ -162,22 +163,50 @@ def test_another_patch_size(tiny_checkpoint: Path, tmp_path: Path) -> None:
 def test_arguments_that_do_not_go_together(
     tiny_onnx: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "m.onnx"
+    out, half = tmp_path / "m.onnx", tmp_path / "h.onnx"
+    export_model(tiny_onnx, half, precision="fp16", force=True)
     for arguments, reason in (
         ((tiny_onnx, out, CheckpointOptions(threshold=0.4)), "need the checkpoint"),
         ((tiny_checkpoint, None), "name the model"),
     ):
         with pytest.raises(cs.ConfigError, match=reason):
             export_model(*arguments)
-    for precision, reason in (
-        ("fp16", "or write it unmeasured with --force"),
-        ("int8", "calibrated on real patches"),
-        ("fp4", "allowed are fp32, fp16, int8"),
+    for options, reason in (
+        ({"precision": "fp16"}, "or write it unmeasured with --force"),
+        ({"precision": "int8", "force": True}, "calibrated on real patches"),
+        ({"precision": "fp4"}, "allowed are fp32, fp16, int8"),
+        ({"precision": "fp32", "force": True}, "cases and force are for"),
+        ({"force": True}, "cases and force are for"),
     ):
         with pytest.raises(cs.ConfigError, match=reason):
-            export_model(tiny_onnx, out, precision=precision)
+            export_model(tiny_onnx, out, **options)
     with pytest.raises(cs.ConfigError, match="name the model"):
         export_model(tiny_onnx, None, precision="fp16", force=True)
     with pytest.raises(cs.FileError, match="overwrite"):
         export_model(tiny_onnx, tiny_onnx, precision="fp16", force=True)
+    for precision in ("fp32", "int8"):
+        with pytest.raises(cs.ModelError, match=f"is float16; {precision} needs the float32"):
+            export_model(half, out, precision=precision, datasets=[tmp_path])
+    assert not out.exists()
+    for precision in (None, "fp16"):
+        assert export_model(half, None, precision=precision).model == half
     assert export_model(tiny_onnx, None).model == tiny_onnx
+
+
+def test_what_makes_a_graph_is_looked_for_first(
+    tiny_onnx: Path, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    monkeypatch.setattr("clickseg_export.precision_check.calibration_patches", None)
+    with pytest.raises(ImportError, match="nncf"):
+        export_model(tiny_onnx, tmp_path / "m.onnx", precision="int8", datasets=[cases])
+
+
+def test_an_8_bit_model_becomes_a_plan(tiny_onnx: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    before = read_model_file(tiny_onnx)
+    batches = [example_batch(before[0])[n : n + 1] for n in range(2)]
+    path = tmp_path / "q.onnx"
+    path.write_bytes(to_int8(*before, batches)[1])
+    _, record = export_plan(path)
+    assert record.precision == "int8"

@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 from clickseg_export import onnx_file, parity
-from clickseg_export.onnx_file import export_onnx, folded, network_of
+from clickseg_export.export_model import CheckpointOptions, export_model
+from clickseg_export.onnx_file import folded, network_of
 from clickseg_export.onnx_weights import read_initial
 from torch import nn
 
@@ -34,11 +35,12 @@ def test_folding_changes_nothing_but_the_layers(tiny_checkpoint: Path) -> None:
 
 
 def test_the_report_is_what_was_found(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    result = export_onnx(tiny_checkpoint, tmp_path / "m.onnx")
+    result = export_model(tiny_checkpoint, tmp_path / "m.onnx").parity
     assert 0 < result.largest <= 1e-4
     assert result.rounding == 0
     assert read_model_file(tmp_path / "m.onnx")[0].threshold == 0.5
-    half = export_onnx(tiny_checkpoint, tmp_path / "h.onnx", half_weights=True, threshold=0.7)
+    options = CheckpointOptions(half_weights=True, threshold=0.7)
+    half = export_model(tiny_checkpoint, tmp_path / "h.onnx", options).parity
     assert 0 < half.largest <= 1e-4
     assert 0 < half.rounding < 0.1
     full_size, half_size = ((tmp_path / f"{n}.onnx").stat().st_size for n in "mh")
@@ -46,7 +48,7 @@ def test_the_report_is_what_was_found(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert read_model_file(tmp_path / "h.onnx")[0].weights == "float16"
     assert read_model_file(tmp_path / "h.onnx")[0].threshold == 0.7
     with pytest.raises(cs.ModelError, match="threshold 2"):
-        export_onnx(tiny_checkpoint, tmp_path / "x.onnx", threshold=2)
+        export_model(tiny_checkpoint, tmp_path / "x.onnx", CheckpointOptions(threshold=2))
     assert read_model_file(tmp_path / "m.onnx")[0].weights == "float32"
 
 
@@ -65,7 +67,7 @@ def test_a_mismatch_is_refused_and_nothing_written(
 
     monkeypatch.setattr(onnx_file, "serialised", wrong)
     with pytest.raises(cs.ParityError, match="differ by up to"):
-        export_onnx(tiny_checkpoint, tmp_path / "m.onnx")
+        export_model(tiny_checkpoint, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +76,7 @@ def test_nan_is_a_mismatch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     average = {k: v * float("nan") if v.ndim else v for k, v in checkpoint.average.items()}
     write_checkpoint(tmp_path / "nan.ckpt", replace(checkpoint, average=average))
     with pytest.raises(cs.ParityError):
-        export_onnx(tmp_path / "nan.ckpt", tmp_path / "m.onnx")
+        export_model(tmp_path / "nan.ckpt", tmp_path / "m.onnx")
 
 
 def test_the_batch_is_free_and_the_file_tells_nothing_of_its_maker(tiny_onnx: Path) -> None:
@@ -93,7 +95,7 @@ def test_the_batch_is_free_and_the_file_tells_nothing_of_its_maker(tiny_onnx: Pa
 
 def test_the_folder_must_exist_before_the_work_begins(tmp_path: Path) -> None:
     with pytest.raises(cs.FileError, match="does not exist"):
-        export_onnx(tmp_path / "any.ckpt", tmp_path / "no" / "m.onnx")
+        export_model(tmp_path / "any.ckpt", tmp_path / "no" / "m.onnx")
 
 
 def test_the_bundled_model_can_be_taught_further() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from clickseg_export.export_model import export_model
 from clickseg_export.graph_precision import to_float16
-from clickseg_export.tensorrt_plan import export_plan
+from clickseg_export.tensorrt_plan import PlanOptions, export_plan
 
 import clickseg_infer as cs
 from clickseg_infer.engines.plans import read_plan, record_path
@@ -58,7 +58,7 @@ def test_a_plan_and_its_record(
     precision: str, capabilities: tuple[str, ...], models: dict[str, Path]
 ) -> None:
     model = models[precision]
-    path, written = export_plan(model, capabilities=capabilities)
+    path, written = export_plan(model, PlanOptions(capabilities=capabilities))
     plan, record = read_plan(path)
     # The header: a magic word, the plan's size, and the version of the builder.
     assert plan[:4] == b"vtrt"
@@ -83,17 +83,17 @@ def test_a_plan_that_cannot_be_compiled_leaves_what_is_there(
 ) -> None:
     model = tmp_path / "m.onnx"
     model.write_bytes(tiny_onnx.read_bytes())
-    path, _ = export_plan(model, batch=2)
+    path, _ = export_plan(model, PlanOptions(batch=2))
     before = path.read_bytes(), record_path(path).read_bytes()
     for arguments, reason in (
         ({"capabilities": ("SM75",)}, "FP32 3D convolution"),
         ({"capabilities": ("SM1",)}, "unknown compute capability SM1"),
-        ({"batch": 0}, "must rise from 1, not 1, 1, 0"),
+        ({"batch": 0}, "must rise from 1 to 256, not 1, 1, 0"),
         ({"builder": "tvm"}, "unknown builder"),
     ):
         with pytest.raises(cs.EngineError, match=reason):
-            export_plan(model, **arguments)
+            export_plan(model, PlanOptions(**arguments))
     assert (path.read_bytes(), record_path(path).read_bytes()) == before
     export_model(tiny_onnx, tmp_path / "h.onnx", precision="fp16", force=True)
-    _, record = export_plan(tmp_path / "h.onnx", capabilities=("SM75",))
+    _, record = export_plan(tmp_path / "h.onnx", PlanOptions(capabilities=("SM75",)))
     assert record.compute_capabilities == ("SM75",)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from clickseg_export.graph_precision import to_float16
 from clickseg_export.triton import write_repository
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -12,7 +13,7 @@ import clickseg_infer as cs
 from clickseg_infer.engines.nvidia import Gpu
 from clickseg_infer.engines.plan_builder import Profile
 from clickseg_infer.engines.plans import PlanRecord, plan_path, write_plan
-from clickseg_infer.model import DEFAULT_MODEL, read_network
+from clickseg_infer.model import DEFAULT_MODEL, read_model_file, read_network
 
 GPU = Gpu("NVIDIA Test", "SM89")
 
@@ -65,9 +66,18 @@ def test_a_plan_of_tensorrt_goes_along(tmp_path: Path) -> None:
     for changes in ({"builder": "tensorrt-rtx"}, {"onnx_sha256": "0"}):  # Triton cannot run these
         write_plan(plan_path(model), plan, replace(record, **changes))
         assert len(write_repository(model, tmp_path / "others")) == 1
+    with pytest.raises(cs.FileError, match=r"clickseg_light_trt: is of an earlier export"):
+        write_repository(model, tmp_path / "models")
     write_plan(plan_path(model), b"damaged", record)
     with pytest.raises(cs.EngineError, match="damaged"):
         write_repository(model, tmp_path / "models")
+
+
+def test_models_of_other_precisions_stand_beside_each_other(tmp_path: Path) -> None:
+    half = tmp_path / "h.onnx"
+    half.write_bytes(to_float16(*read_model_file(DEFAULT_MODEL))[1])
+    names = [write_repository(path, tmp_path / "m")[0].name for path in (DEFAULT_MODEL, half)]
+    assert names == ["clickseg_light", "clickseg_light_float16"]
 
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -148,6 +148,17 @@ def test_entries_can_be_listed_and_deleted(cache: Path) -> None:
     assert [path.name for path in cache.iterdir()] == ["somebody's.txt"]
 
 
+def test_what_cannot_be_deleted_is_said(cache: Path) -> None:
+    for name in "ab":
+        write_entry(named(name), lambda: b"compiled")
+    kept = list_entries()[0].path
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(cs.FileError, match=f"{kept.name}: cannot be deleted"):
+        clear()
+    assert list(cache.iterdir()) == [kept]
+
+
 def test_no_cache_is_no_error(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compilations: list[str]
 ) -> None:

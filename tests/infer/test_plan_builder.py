@@ -55,8 +55,13 @@ def test_what_it_cannot_compile_is_one_line(tiny_onnx: Path) -> None:
     content = tiny_onnx.read_bytes()
     cases = [
         (an_onnx(("NoSuchOperator", ["input"], ["logits"])), (), "NoSuchOperator"),
-        (an_onnx(("Add", ["input", "other"], ["logits"]), inputs=2), (), "one input and output"),
+        (
+            an_onnx(("Add", ["input", "other"], ["logits"]), inputs=2),
+            (),
+            "one input and one output, not 2 and 1",
+        ),
         (b"not a model", (), "cannot read the model"),
+        (b"", (), "one output, not 0 and 0"),
         (content, ("SM75",), r"for SM75: .*FP32 3D convolution is not supported$"),
         (content, ("SM13", "SM86"), r"unknown compute capability SM13, allowed are SM75, "),
     ]
@@ -68,10 +73,79 @@ def test_what_it_cannot_compile_is_one_line(tiny_onnx: Path) -> None:
     build_plan(RTX, an_onnx(RELU), Profile())  # nothing of an earlier failure is left
 
 
-@pytest.mark.parametrize("batches", [(4, 2, 1), (1, 3, 2), (0, 1, 1), (2, 1, 4)])
+@pytest.mark.parametrize(
+    "batches", [(4, 2, 1), (1, 3, 2), (0, 1, 1), (2, 1, 4), (1, 1, 257), (1, 1, 2.5), (1, 1, True)]
+)
 def test_an_inverted_profile_is_refused(batches: tuple[int, int, int]) -> None:
-    with pytest.raises(cs.EngineError, match=f"must rise from 1, not {batches[0]}, {batches[1]}"):
+    with pytest.raises(cs.EngineError, match=f"must rise from 1 to 256, not {batches[0]}, "):
         Profile(*batches)
+
+
+class Settings:
+    """A builder's settings, which remember what they were told."""
+
+    def __init__(self, real: object) -> None:
+        self.__dict__["real"] = real
+        self.__dict__["told"] = []
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self.real, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: object) -> object:
+            self.told.append((name, *arguments))
+            return found(*arguments)
+
+        return call
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.told.append((name, value))
+        setattr(self.real, name, value)
+
+
+@needs_rtx
+def test_the_builder_is_told_types_batches_and_that_float32_is_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trt = load_builder(RTX)
+    told: list[tuple] = []
+
+    class Builder(trt.Builder):  # type: ignore[misc, name-defined]
+        def create_network(self, flags: int) -> object:
+            told.append(("create_network", flags))
+            return super().create_network(flags)
+
+        def create_optimization_profile(self) -> object:
+            profile = super().create_optimization_profile()
+            spy = Settings(profile)
+            spy.__dict__["told"] = told
+            told.append(("profile", profile))
+            return spy
+
+        def create_builder_config(self) -> object:
+            spy = Settings(super().create_builder_config())
+            spy.__dict__["told"] = told
+            return spy
+
+        def build_serialized_network(self, network: object, settings: Settings) -> object:
+            return super().build_serialized_network(network, settings.real)
+
+    monkeypatch.setattr(trt, "Builder", Builder)
+    add = trt.IBuilderConfig.add_optimization_profile
+    monkeypatch.setattr(
+        trt.IBuilderConfig,
+        "add_optimization_profile",
+        lambda self, profile: add(self, getattr(profile, "real", profile)),
+    )
+    build_plan(RTX, an_onnx(RELU), Profile(1, 2, 3), ("SM89", "SM86", "SM89"))
+    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert ("create_network", strongly_typed) in told
+    assert ("clear_flag", trt.BuilderFlag.TF32) in told
+    sizes = (1, 16, 16, 16)
+    assert ("set_shape", "input", (1, *sizes), (2, *sizes), (3, *sizes)) in told
+    assert ("num_compute_capabilities", 2) in told
+    assert ("set_compute_capability", trt.ComputeCapability.SM86, 1) in told
 
 
 def test_full_tensorrt_is_not_touched_where_there_is_no_gpu(

@@ -255,6 +255,25 @@ def test_a_negative_click_does_not_take_what_is_nearer_to_positive_ones(begun: b
     assert not mask[:, :, 58:].any()
 
 
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_positive_click_does_not_flood_what_is_nearer_to_negative_ones(guarded: bool) -> None:
+    """A network that takes everything once there are two positive clicks."""
+
+    def floods(batch: np.ndarray) -> np.ndarray:
+        return bright(batch) + 20 * (batch[:, 1:2].sum() > 40)  # a disk has 33 voxels
+
+    volume = make_ball(25.0)
+    model = cs.Model(make_spec(), cs.FunctionEngine(floods))
+    clicks = [cs.Click(CENTRE), cs.Click((20, 40, 80), positive=False)][: 1 + guarded]
+    before = cs.predict(model, volume, clicks)
+    assert not before.mask[20, 40, 76]
+    after = cs.predict(model, volume, [*clicks, cs.Click((20, 40, 60))], before)
+    assert after.voxels > 1.5 * before.voxels
+    assert after.clicks == (*clicks, cs.Click((20, 40, 60)))
+    assert after.mask[20, 40, 69]
+    assert after.mask[20, 40, 76] == (not guarded)  # the middle is at 70
+
+
 def test_a_negative_click_takes_less_than_half_wherever_it_is() -> None:
     volume = make_ball(25.0)
     model = cs.Model(make_spec(), cs.FunctionEngine(bright))

@@ -11,6 +11,7 @@ from fake_gpu import GPU, Cuda, TensorRt, put_builder, put_gpu
 
 import clickseg_infer as cs
 from clickseg_infer.engines import Network, compiled_cache, plans, tensorrt_gpu
+from clickseg_infer.engines.cuda_device import Device
 from clickseg_infer.engines.nvidia import Gpu
 from clickseg_infer.engines.plan_builder import Profile
 from clickseg_infer.engines.plans import (
@@ -63,7 +64,7 @@ def test_batches_go_through_in_parts_that_the_plan_takes(
 ) -> None:
     put_builder(monkeypatch, trt, lambda: b"plan 2")
     wanted = planned("tensorrt", network, GPU, Profile(largest=2))
-    engine = tensorrt_gpu.PlanEngine(*compiled(wanted, network))
+    engine = tensorrt_gpu.PlanEngine(*compiled(wanted, network), Device())
     assert (engine.name, engine.precision) == ("tensorrt", "float32")
     before = BATCH.copy()
     assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
@@ -71,7 +72,7 @@ def test_batches_go_through_in_parts_that_the_plan_takes(
     assert np.array_equal(engine.run(BATCH[:, ::-1])[:, 0], BATCH[:, 2] * 2)  # not contiguous
     assert cuda.allocated == 2  # one buffer in, one out, kept from call to call
     engine.close()
-    assert (cuda.buffers, cuda.streams) == ({}, 0)
+    assert (cuda.buffers, cuda.streams, len(trt.open_plans)) == ({}, 0, 0)
     with pytest.raises(cs.EngineError, match="closed"):
         engine.run(BATCH)
     engine.close()
@@ -87,6 +88,29 @@ def test_buffers_grow(
     assert (cuda.allocated, len(cuda.buffers)) == (4, 2)
 
 
+@pytest.mark.parametrize("call", ["shape", "input", "logits", "execute"])
+def test_what_a_plan_refuses_is_one_line(
+    call: str, cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    cuda.refused = call
+    with pytest.raises(cs.EngineError, match=r"tensorrt failed: the plan does not take \(4, 3"):
+        engine.run(BATCH)
+
+
+def test_closing_frees_all_that_it_can(
+    cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    engine.run(BATCH)
+    cuda.fail = "free"
+    with pytest.raises(cs.EngineError, match="CUDA failed"):
+        engine.close()
+    assert (cuda.buffers, cuda.streams, len(trt.open_plans)) == ({}, 0, 0)
+
+
 @pytest.mark.parametrize("call", ["stream", "malloc", "copy", "wait"])
 def test_what_cuda_refuses_is_one_line(
     call: str, cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
@@ -98,12 +122,12 @@ def test_what_cuda_refuses_is_one_line(
 
 
 def test_only_who_asks_waits_for_a_plan_and_only_once(
-    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+    cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = put_builder(monkeypatch, trt)
     with pytest.raises(cs.EngineError, match=r"no plan of this model; clickseg export .* --trt"):
         tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
-    assert counted == []
+    assert (counted, cuda.streams) == ([], 0)
     for asked in (True, False, True):
         tensorrt_gpu.open_network("tensorrt", network, "auto", asked=asked)
     assert counted == ["tensorrt"]
@@ -126,18 +150,34 @@ def test_the_plan_beside_the_model_is_taken(
     assert compiled_cache.list_entries() == []
 
 
+def test_the_other_builders_plan_is_none_of_this_ones(
+    trt: TensorRt,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    put_plan(network, builder="tensorrt-rtx", device="")
+    with pytest.raises(cs.EngineError, match="tensorrt has no plan of this model"):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+    engine = tensorrt_gpu.open_network("tensorrt-rtx", network, "auto", asked=False)
+    assert engine.name == "tensorrt-rtx"
+    assert counted == ["tensorrt"]  # by put_plan
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"onnx_sha256": "0"}, "another model"),
-        ({"version": "10.13.0"}, "by tensorrt 10.13.0, and here is tensorrt 10.13.1"),
-        ({"builder": "tensorrt-rtx"}, "by tensorrt-rtx"),
+        ({"version": "10.13.0"}, "by version 10.13.0, and here is 10.13.1"),
+        ({"precision": "float16"}, "said to be float16, but its model is float32"),
         ({"device": "NVIDIA Other"}, f"for NVIDIA Other, and here is {GPU.name}"),
         ({"compute_capabilities": ("SM86",)}, "for SM86, and here is SM89"),
         ({"plan_sha256": "0"}, "damaged"),
     ],
 )
-def test_a_plan_for_elsewhere_is_compiled_anew_and_said_so(
+def test_a_plan_for_elsewhere_is_compiled_anew_once_and_said_so(
     change: dict,
     reason: str,
     trt: TensorRt,
@@ -148,15 +188,17 @@ def test_a_plan_for_elsewhere_is_compiled_anew_and_said_so(
     counted = put_builder(monkeypatch, trt)
     path = put_plan(network, **change)
     before = path.read_bytes(), record_path(path).read_bytes()
-    for opening in range(2):
+    for lines in (2, 1):
+        caplog.clear()
         tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
-        assert caplog.messages[opening].startswith(f"{path}: ")
-        assert reason in caplog.messages[opening]
+        assert len(caplog.messages) == lines  # the second time it is in the cache
+        assert caplog.messages[0].startswith(f"{path} cannot be used: ")
+        assert reason in caplog.messages[0]
     assert counted == ["tensorrt"] * 2  # by put_plan, and once into the cache
     assert (path.read_bytes(), record_path(path).read_bytes()) == before
 
 
-def test_what_cannot_be_opened_is_compiled_anew(
+def test_what_cannot_be_opened_is_compiled_anew_once(
     trt: TensorRt,
     network: Network,
     monkeypatch: pytest.MonkeyPatch,
@@ -164,11 +206,37 @@ def test_what_cannot_be_opened_is_compiled_anew(
 ) -> None:
     plans_made = iter([b"of another driver", b"plan 4"])
     counted = put_builder(monkeypatch, trt, lambda: next(plans_made))
-    put_plan(network)
-    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
-    assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
-    assert caplog.messages == ["tensorrt cannot open the plan: bad magic; it is compiled anew"]
+    path = put_plan(network)
+    for _ in range(3):
+        engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
+        assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
     assert counted == ["tensorrt"] * 2
+    refused = f"{path} cannot be used: tensorrt refuses it: bad magic"
+    assert caplog.messages[0] == caplog.messages[2] == caplog.messages[3] == refused
+    assert "compiling a plan" in caplog.messages[1]
+
+
+def test_what_is_wrong_with_the_machine_compiles_nothing(
+    cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    put_plan(network)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    with pytest.raises(cs.EngineError, match="needs cuda-bindings"):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    assert counted == ["tensorrt"]  # by put_plan
+
+
+def test_a_runtime_without_a_driver_is_one_line(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_: object) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    put_builder(monkeypatch, trt)
+    monkeypatch.setattr(trt, "Runtime", none)
+    with pytest.raises(cs.EngineError, match="tensorrt failed: pybind11"):
+        tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
 
 
 def test_a_damaged_entry_of_the_cache_is_compiled_anew(
@@ -179,11 +247,56 @@ def test_a_damaged_entry_of_the_cache_is_compiled_anew(
 ) -> None:
     counted = put_builder(monkeypatch, trt)
     tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    caplog.clear()
     (entry,) = compiled_cache.list_entries()
     entry.path.write_bytes(entry.path.read_bytes()[:-1])
     tensorrt_gpu.open_network("tensorrt", network, "auto", asked=False)
     assert counted == ["tensorrt"] * 2
-    assert "damaged" in caplog.messages[0]
+    assert any("damaged" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"builder": "tensorrt-rtx"},
+        {"version": "10.14"},
+        {"onnx_sha256": "0"},
+        {"precision": "float16"},
+        {"profile": Profile(1, 1, 2)},
+        {"compute_capabilities": ("SM89",), "device": ""},
+        {"device": "NVIDIA Other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_circumstance_gives_another_entry(
+    change: dict, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    record = planned("tensorrt", network, GPU)
+    compiled_cache.write_entry(plans._about(record), lambda: b"a plan")
+    assert compiled_cache.has_entry(plans._about(replace(record)))
+    assert not compiled_cache.has_entry(plans._about(replace(record, **change)))
+
+
+def test_a_plan_is_none_until_its_record_is_written(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    path = put_plan(network)
+    other, record = b"plan 2", planned("tensorrt", network, GPU)
+    write = plans.write_whole
+
+    def killed(target: Path, content: bytes) -> None:
+        if target == record_path(path):
+            raise KeyboardInterrupt
+        write(target, content)
+
+    monkeypatch.setattr(plans, "write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_plan(path, other, record)
+    assert path.read_bytes() == other
+    with pytest.raises(cs.EngineError, match="damaged"):
+        read_plan(path)
 
 
 def test_half_a_plan_is_none(
@@ -192,7 +305,8 @@ def test_half_a_plan_is_none(
     put_builder(monkeypatch, trt)
     path = put_plan(network)
     record = record_path(path).read_text()
-    for text in ("", "{}", "[]", json.dumps({**json.loads(record), "profile": {"smallest": 9}})):
+    changed = [{"profile": {"smallest": 9}}, {"profile": {"largest": 2.5}}]
+    for text in ("", "{}", "[]", *(json.dumps({**json.loads(record), **c}) for c in changed)):
         record_path(path).write_text(text)
         with pytest.raises(cs.EngineError, match="its record cannot be read"):
             read_plan(path)
@@ -202,17 +316,23 @@ def test_half_a_plan_is_none(
 
 
 def test_rtx_compiles_for_all_that_it_can_or_for_an_older_gpu(
-    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+    trt: TensorRt,
+    network: Network,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     put_builder(monkeypatch, trt)
-    records = []
-    for capability in ("SM89", "SM120", "SM75"):
-        gpu = Gpu("NVIDIA Test", capability)
-        _, record = plans.find_plan("tensorrt-rtx", network, gpu, build=True)
-        records.append(record)
+    records = [
+        plans.new_plan("tensorrt-rtx", network, Gpu("NVIDIA Test", capability))[1]
+        for capability in ("SM89", "SM120", "SM75")
+    ]
     assert [record.compute_capabilities for record in records] == [(), (), ("SM75",)]
     assert {record.device for record in records} == {""}
     assert len(compiled_cache.list_entries()) == 2
+    put_plan(network, builder="tensorrt-rtx", device="")  # for SM80 and later
+    put_gpu(monkeypatch, Gpu("NVIDIA Old", "SM75"))
+    tensorrt_gpu.open_network("tensorrt-rtx", network, "auto", asked=False)
+    assert "compiled for SM80 and later" in caplog.messages[0]
 
 
 def test_without_a_gpu_tensorrt_is_not_even_imported(
@@ -221,4 +341,4 @@ def test_without_a_gpu_tensorrt_is_not_even_imported(
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     for name in ("tensorrt", "tensorrt-rtx"):
         with pytest.raises(cs.EngineError, match="no NVIDIA GPU"):
-            tensorrt_gpu.open_network(name, network, "auto", asked=True)
+            cs.open_engine(network, name)

@@ -57,6 +57,8 @@ def open_page(
     page.on("console", lambda m: m.type == "error" and page.troubles.append(m.text))
     page.on("request", lambda r: r.url.startswith(("http://127.0.0.1:", "blob:")) or
             page.troubles.append(f"asked for {r.url}"))  # fmt: skip
+    page.asked = []  # type: ignore[attr-defined]
+    page.on("dialog", lambda dialog: (page.asked.append(dialog.message), dialog.accept()))
     page.goto(url)
     wait_until(page, _IS_OPEN)
     return page

@@ -85,7 +85,7 @@ def test_only_what_changed_is_sent(client: TestClient, session: str) -> None:
     assert first.json()["state"]["p50_ms"] > 0
     nothing = client.post(f"{session}/redo")
     assert nothing.json()["changed"] is None
-    assert len(nothing.content) < 500
+    assert len(nothing.content) < 700
 
 
 def test_undo_redo_reset_and_removing(client: TestClient, session: str) -> None:
@@ -246,6 +246,59 @@ def test_several_tabs_clicking_at_once_get_what_each_would_get_alone(
         client.post(f"{session}/reset")
         alone = client.post(f"{session}/clicks", json={"ijk": ijk}).json()
         assert replies[key]["changed"] == alone["changed"] is not None
+
+
+def test_a_page_that_missed_replies_gets_all_labels_at_once(
+    client: TestClient, session: str, tmp_path: Path
+) -> None:
+    nothing = client.get(f"{session}/labels").json()
+    assert (nothing["changed"], nothing["state"]["actions"]) == (None, 0)
+    client.post(f"{session}/clicks", json={"ijk": ON_BALL})
+    client.post(f"{session}/objects")
+    client.post(f"{session}/clicks", json={"ijk": BESIDE})
+    reply = client.get(f"{session}/labels").json()
+    assert reply["state"]["actions"] == 3
+    labels = patched(np.zeros((100, 80, 40), np.uint8), reply["changed"])
+    saved = np.asarray(saved_mask(client, session, tmp_path).dataobj)
+    np.testing.assert_array_equal(labels, saved)
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_the_affine_is_sent_that_the_masks_have(client: TestClient, ball_file: Path) -> None:
+    image = nib.load(ball_file).as_reoriented(ORIENTATIONS[13])
+    nib.save(image, ball_file.parent / "turned.nii.gz")
+    state = client.post("/api/sessions", json={"scan": "turned.nii.gz"}).json()
+    np.testing.assert_allclose(state["affine"], image.affine)
+
+
+def test_objects_are_put_back_as_they_were(
+    client: TestClient, session: str, tmp_path: Path
+) -> None:
+    client.post(f"{session}/clicks", json={"ijk": ON_BALL})
+    client.post(f"{session}/objects")
+    client.post(f"{session}/clicks", json={"ijk": BESIDE})
+    client.post(f"{session}/clicks", json={"ijk": [50, 40, 22], "positive": False})
+    client.put(f"{session}/threshold", json={"threshold": 0.25})
+    client.post(f"{session}/objects")
+    client.delete(f"{session}/objects/1")
+    made = client.put(f"{session}/objects/2", json={"name": "spleen", "active": True}).json()
+    saved = client.get(f"{session}/mask").content
+    again = f"/api/sessions/{client.post('/api/sessions', json={}).json()['session']}"
+    for known in made["state"]["objects"]:
+        body = {key: known[key] for key in ("name", "clicks", "threshold")}
+        reply = client.put(f"{again}/objects/{known['number']}/clicks", json=body)
+        assert reply.status_code == 200, reply.text
+    client.delete(f"{again}/objects/1")
+    state = client.put(f"{again}/objects/2", json={"active": True}).json()["state"]
+    assert [o["number"] for o in state["objects"]] == [2, 3]
+    assert state["objects"] == made["state"]["objects"]
+    assert client.get(f"{again}/mask").content == saved
+    assert client.post(f"{again}/undo").json()["state"]["objects"][0]["clicks"] == [
+        {"ijk": BESIDE, "positive": True}
+    ]
+    for number in (0, 256):
+        reply = client.put(f"{again}/objects/{number}/clicks", json={"name": "x", "clicks": []})
+        assert reply.status_code == 400
 
 
 def test_a_closed_session_is_gone(client: TestClient, session: str) -> None:

@@ -1,6 +1,8 @@
 """The page in a real browser, on a real CT: what is on the screen, and what is saved."""
 
 import json
+import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +178,11 @@ def test_windowing_zooming_and_views_change_the_picture(page: browser_of.Page) -
     look("preset")
     page.mouse.move(x, y)
     assert "HU" in page.inner_text("#pointer")
+    shown = page.inner_text("#pointer")
+    page.keyboard.press("PageUp")
+    settled(page)
+    assert page.inner_text("#pointer").split(" at ")[1] != shown.split(" at ")[1]
+    page.keyboard.press("PageDown")
     window = page.evaluate("() => clickseg.viewer.window")
     page.mouse.down()
     page.mouse.move(x + 60, y + 40, steps=4)
@@ -235,9 +242,13 @@ def test_another_scan_and_a_mask_are_opened_from_files(
     assert page.inner_text("#message").startswith("junk.nii.gz: ")
     before = picture(page)
     page.troubles.clear()  # the browser notes a 400 in its console
+    click_voxel(page, page.evaluate("() => clickseg.state.shape.map(n => n >> 1)"))
+    assert page.asked == []
     page.set_input_files("#scan-file", fixtures / "cip64_image.nii.gz")
     wait_until(page, "clickseg.state?.scan === 'cip64_image.nii.gz'")
+    assert "has not been saved" in page.asked[0]
     settled(page)
+    assert page.input_value("#scans") == ""
     assert (picture(page) != before).mean() > 0.1
     drop = page.evaluate_handle(
         """async () => {
@@ -260,6 +271,89 @@ def test_another_scan_and_a_mask_are_opened_from_files(
     np.testing.assert_array_equal(saved, given)
 
 
+def test_a_reply_that_was_lost_leaves_no_wrong_mask(
+    browser: browser_of.Browser, ball_file: Path
+) -> None:
+    demo = Demo(cs.Model(make_spec(), cs.FunctionEngine(bright)), Scans(ball_file), Registry())
+    with served(demo) as url:
+        page = open_page(browser, url)
+
+        def lose(route: browser_of.Route) -> None:
+            route.fetch()  # the server has done it
+            route.abort()
+
+        for pattern in ("**/clicks", re.compile("/(clicks|labels)$")):
+            page.route(pattern, lose)
+            click_voxel(page, [50, 40, 20])
+            page.unroute(pattern)
+            state = click_voxel(page, [52, 40, 20], "right")
+            labelling = demo.registry.find(state["session"]).labelling
+            assert len(state["objects"][0]["clicks"]) == len(labelling.active.session.clicks) == 2
+            assert labels_on_screen(page).any()
+            np.testing.assert_array_equal(labels_on_screen(page), labelling.labels)
+            page.click("#reset")
+            assert not labels_on_screen(page).any()
+        page.close()
+
+
+def labels_on_screen(page: browser_of.Page) -> np.ndarray:
+    """The labels (z, y, x) that the viewer has."""
+    settled(page)
+    x, y, z = page.evaluate("() => clickseg.viewer.grid.xyz")
+    flat = page.evaluate("() => Array.from(clickseg.viewer.nv.drawBitmap)")
+    return np.array(flat, np.uint8).reshape(z, y, x)
+
+
+def test_the_scan_that_is_open_stays_if_the_next_cannot_be_shown(
+    browser: browser_of.Browser, ball_file: Path, tmp_path: Path
+) -> None:
+    voxels = np.full((20, 30, 40), 7, np.uint64)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4), dtype=np.uint64), tmp_path / "long.nii")
+    other = tmp_path / "more" / "other.nii.gz"
+    other.parent.mkdir()
+    shutil.copy(ball_file, other)
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    demo = Demo(model, Scans(ball_file, other.parent), Registry())
+    with served(demo) as url:
+        page = open_page(browser, url)
+        made = click_voxel(page, [50, 40, 20])
+        before = picture(page)
+
+        def still_there() -> None:
+            wait_until(page, "!document.getElementById('message').hidden")
+            assert settled(page) == made
+            page.evaluate("() => { document.getElementById('message').hidden = true; }")
+            page.mouse.move(0, 0)
+            assert len(demo.registry) == 1
+            np.testing.assert_array_equal(picture(page), before)
+            assert page.inner_text("#scan-name") == "ball.nii.gz"
+
+        page.mouse.move(0, 0)
+        before = picture(page)
+        page.set_input_files("#scan-file", tmp_path / "long.nii")
+        still_there()
+        page.route("**/scan", lambda route: route.abort())
+        page.set_input_files("#scan-file", other)
+        still_there()
+        page.unroute("**/scan")
+        # What was meant for the scan before is not done to the next one.
+        page.evaluate(
+            """() => {
+                const scans = document.getElementById("scans");
+                const threshold = document.getElementById("threshold");
+                scans.value = "other.nii.gz";
+                scans.onchange();
+                threshold.value = 0.9;
+                threshold.onchange();
+            }"""
+        )
+        state = settled(page)
+        assert (state["scan"], len(demo.registry)) == ("other.nii.gz", 1)
+        assert state["objects"][0]["threshold"] == 0.5
+        assert page.locator("#message").is_hidden()
+        page.close()
+
+
 def test_a_session_that_was_closed_is_made_again_from_its_clicks(
     browser: browser_of.Browser, ball_file: Path, tmp_path: Path
 ) -> None:
@@ -268,15 +362,29 @@ def test_a_session_that_was_closed_is_made_again_from_its_clicks(
         page = open_page(browser, url)
         for ijk, button in (([50, 40, 20], "left"), ([56, 40, 20], "right")):
             click_voxel(page, ijk, button)
-        page.click("#next")
-        settled(page)
-        made = click_voxel(page, [44, 40, 20])
+        for ijk in ([44, 40, 20], [10, 10, 5]):
+            page.click("#next")
+            settled(page)
+            click_voxel(page, ijk)
+        page.fill("#objects li:nth-child(2) .name", "the middle one")
+        page.keyboard.press("Enter")
+        page.click("#objects li:nth-child(1) button")
+        made = settled(page)
+        assert ([o["number"] for o in made["objects"]], made["active"]) == ([2, 3], 2)
         saved = download(page, "#save-mask", tmp_path).read_bytes()
         demo.registry.close_all()
-        page.keyboard.press("Control+z")
-        again = settled(page)
+        again = click_voxel(page, [46, 40, 20])  # which is not lost either
         assert again["session"] != made["session"]
-        assert again["objects"] == made["objects"]
+        last = again["objects"][0]["clicks"].pop()
+        assert last == {"ijk": [46, 40, 20], "positive": True}
+        assert again["active"] == 2
+        for one, other in zip(again["objects"], made["objects"], strict=True):
+            for key in ("number", "name", "threshold", "clicks"):
+                assert one[key] == other[key]
+        labels = demo.registry.find(again["session"]).labelling.labels
+        np.testing.assert_array_equal(labels_on_screen(page), labels)
+        page.keyboard.press("Control+z")
+        assert settled(page)["objects"] == made["objects"]
         assert download(page, "#save-mask", tmp_path).read_bytes() == saved
         page.close()
 
@@ -333,6 +441,14 @@ def test_every_file_order_shows_the_same_anatomy(
     for number in (0, 13, 22, 27, 38, 47):
         turned = plain.as_reoriented(ORIENTATIONS[number])
         nib.save(turned, folder / f"{number:02}.nii.gz")
+    # A header may hold two matrices, of which the first one counts, or none, which means a mirror.
+    twice = nib.Nifti1Image(voxels.T.copy(), plain.affine)
+    twice.set_sform(plain.affine, 1)
+    twice.set_qform(np.diag([-1.2, 1.5, 3.0, 1.0]), 2)
+    nib.save(twice, folder / "twice.nii.gz")
+    none = nib.Nifti1Image(voxels.T[::-1].copy(), None)
+    none.header.set_zooms((1.2, 1.5, 3.0))
+    nib.save(none, folder / "none.nii.gz")
     model = cs.Model(make_spec(), SharedEngine(cs.FunctionEngine(bright)))
     with served(Demo(model, Scans(None, folder), Registry())) as url:
         page = open_page(browser, url)
@@ -387,6 +503,94 @@ def test_fingers_and_keys_choose_what_a_click_does(
         assert clicks() == [True, False, False]  # only looked at
         page.click("#clicks .chip:nth-child(2) button:last-child")
         assert clicks() == [True, False]
+        assert page.troubles == []
+        page.close()
+
+
+def test_a_finger_pages_and_two_move_the_picture(
+    browser: browser_of.Browser, ball_file: Path
+) -> None:
+    demo = Demo(cs.Model(make_spec(), cs.FunctionEngine(bright)), Scans(ball_file), Registry())
+    with served(demo) as url:
+        page = open_page(browser, url, 820, 1180, has_touch=True)
+        frame = page.locator("#stage").bounding_box()
+        tile = page.evaluate("() => clickseg.viewer.tiles[0]")
+        x = frame["x"] + tile["left"] + tile["width"] / 2
+        y = frame["y"] + tile["top"] + tile["height"] / 2
+        touch = page.context.new_cdp_session(page)
+
+        def slide(*starts: tuple[float, float], dx: float = 0, dy: float = 0) -> list:
+            for step in range(5):
+                points = [
+                    {"x": x + a + dx * step / 4, "y": y + b + dy * step / 4, "id": n}
+                    for n, (a, b) in enumerate(starts)
+                ]
+                kind = "touchMove" if step else "touchStart"
+                touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+            touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            assert settled(page)["objects"][0]["clicks"] == []
+            return seen()
+
+        def seen() -> list:
+            return page.evaluate(
+                "() => [clickseg.viewer.position, clickseg.viewer.window,"
+                " Array.from(clickseg.viewer.nv.scene.pan2Dxyzmm)]"
+            )
+
+        before = seen()
+        position, window, pan = slide((0, 0), dy=100)
+        assert position[2] < before[0][2]
+        assert (position[:2], window, pan) == (before[0][:2], *before[1:])
+        assert slide((0, 0), dy=-100)[0] == before[0]
+
+        page.click("#finger")
+        position, window, _ = slide((0, 0), dy=80)
+        assert position == before[0]
+        assert window != before[1]
+        *same, pan = slide((-40, 0), (40, 0), dx=60, dy=30)
+        assert same == [position, window]
+        assert pan[3] == pytest.approx(1, abs=0.05)
+        assert np.abs(pan[:3]).max() > 5
+        assert page.troubles == []
+        page.close()
+
+
+def test_what_is_typed_and_which_keys_are_ours(
+    browser: browser_of.Browser, ball_file: Path
+) -> None:
+    shutil.copy(ball_file, ball_file.with_name("other.nii.gz"))
+    model = cs.Model(make_spec(), cs.FunctionEngine(bright))
+    with served(Demo(model, Scans(ball_file, ball_file.parent), Registry())) as url:
+        page = open_page(browser, url)
+        saved = []
+        page.on("download", lambda download: saved.append(download))
+        page.keyboard.press("s")
+        click_voxel(page, [50, 40, 20])
+        page.keyboard.press("Meta+m")
+        page.keyboard.press("Meta+s")
+        settled(page)
+        assert saved == []
+        assert page.evaluate("() => clickseg.viewer.nv.drawOpacity") > 0
+        page.click("#next")
+        settled(page)
+        unhindered = page.evaluate(  # or no colour could be chosen
+            "() => document.querySelector('#objects output').dispatchEvent("
+            "new MouseEvent('click', { bubbles: true, cancelable: true }))"
+        )
+        assert unhindered
+        page.click("#objects li:nth-child(1) .name")
+        settled(page)
+        page.keyboard.press("Control+a")
+        page.keyboard.type("xnh")  # keys that do something elsewhere
+        page.keyboard.press("Enter")
+        state = settled(page)
+        assert [o["name"] for o in state["objects"]] == ["xnh", "object 2"]
+        assert (state["active"], len(saved)) == (1, 0)
+        assert page.input_value("#scans") == "ball.nii.gz"
+        page.evaluate("() => { globalThis.confirm = () => false; }")
+        page.select_option("#scans", "other.nii.gz")
+        assert settled(page)["scan"] == "ball.nii.gz"
+        assert page.input_value("#scans") == "ball.nii.gz"
         assert page.troubles == []
         page.close()
 

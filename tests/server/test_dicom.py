@@ -3,7 +3,9 @@
 import io
 import json
 import tarfile
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 import clickseg_infer as cs
+from clickseg_infer.errors import FileError
+from clickseg_infer.server import dicom
 from clickseg_infer.server.opening import Demo
+from clickseg_infer.server.refusals import TooLargeError
 
 from .conftest import with_limits
 
@@ -84,6 +89,71 @@ def test_what_is_no_series_is_refused(
     reply = client.post(URL, content=content)
     assert (reply.status_code, reply.json()["detail"][: len(words)]) == (status, words)
     assert len(demo.registry) == 0
+
+
+def sparse(promised: int) -> bytes:
+    """An archive whose file of no bytes unpacks to so many."""
+    member = tarfile.TarInfo("0.dcm")
+    member.pax_headers = {
+        "GNU.sparse.major": "1",
+        "GNU.sparse.minor": "0",
+        "GNU.sparse.name": "0.dcm",
+        "GNU.sparse.realsize": str(promised),
+    }
+    map_of_nothing = b"0\n".ljust(512, b"\0")
+    member.size = len(map_of_nothing)
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member, io.BytesIO(map_of_nothing))
+    return content.getvalue()
+
+
+def test_no_archive_unpacks_to_more_than_was_sent(
+    client: TestClient, roomy: None, demo: Demo
+) -> None:
+    reply = client.post(URL, content=sparse(1 << 40))
+    assert (reply.status_code, reply.json()["detail"]) == (
+        400,
+        "thorax: not a tar archive of plain files",
+    )
+    with pytest.raises(TooLargeError):
+        _extract_bytes(packed([], a=b"x" * 600, b=b"x" * 600), 1000)
+
+
+def _extract_bytes(content: bytes, most: int) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "series.tar").write_bytes(content)
+        (Path(folder) / "out").mkdir()
+        dicom._extract(Path(folder) / "series.tar", Path(folder) / "out", most)
+
+
+def test_a_damaged_archive_is_one_line(rng: np.random.Generator) -> None:
+    whole = packed([], a=b"x" * 100, b=b"y" * 1000)
+    big = bytearray(whole)
+    big[124:136] = b"\x80" + b"\xff" * 11  # a size that no file has
+    negative = bytearray(whole)
+    negative[124:136] = b"\xff" * 12
+    damaged = [whole[:700], bytes(big), bytes(negative)]
+    for _ in range(300):
+        content = bytearray(whole)
+        for place in rng.integers(0, 600, 3):
+            content[place] = rng.integers(256)
+        head = content[:148] + b" " * 8 + content[156:512]
+        if rng.random() < 0.8:  # or most would be refused for their checksum
+            content[148:156] = b"%06o\0 " % sum(head)
+        damaged.append(bytes(content))
+    for content in damaged:
+        with suppress(FileError, TooLargeError):
+            _extract_bytes(content, 10_000)
+
+
+def test_only_the_scan_is_kept_of_a_series(
+    client: TestClient, roomy: None, demo: Demo, slices: list[Path]
+) -> None:
+    key = client.post(URL, content=packed(slices)).json()["session"]
+    scratch = demo.registry.find(key).scratch
+    kept = [path for path in Path(scratch.name).rglob("*") if path.is_file()]
+    assert [path.name for path in kept] == ["scan.nii"]
 
 
 def test_a_series_with_a_missing_slice_is_refused(

@@ -92,6 +92,33 @@ def test_another_package_than_the_pinned_one_is_refused(
         pytest.skip(f"the npm registry cannot be reached: {refusal.value}")
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(fetch_viewer, "_LOCK", tmp_path / "nowhere")
+    monkeypatch.setattr(shutil, "which", lambda _: "npm")
+    with pytest.raises(fetch_viewer.ViewerError, match="cannot be written"):
+        fetch_viewer.fetch()
+
+
+def test_what_is_cut_short_leaves_nothing_and_is_not_current(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch_viewer, "VENDOR", tmp_path)
+    fetch_viewer._write("niivue.js", b"whole")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        fetch_viewer._write("niivue.js", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["niivue.js"]
+    assert (tmp_path / "niivue.js").read_bytes() == b"whole"
+    assert not fetch_viewer.is_current()
+
+
 @pytest.mark.skipif(not fetch_viewer.is_current(), reason="the viewer was not fetched")
 def test_the_licences_of_all_that_is_bundled_come_along() -> None:
     text = (fetch_viewer.VENDOR / "LICENSES.txt").read_text()

@@ -6,7 +6,9 @@ const MOUSE = [
   ["Drag", "sideways for the window's width, up and down for its level"],
   ["Shift drag", "moves the picture; so does the middle button"],
   ["Shift click", "looks at a place in all three views, without a click on it"],
-  ["Two fingers", "zoom and move; a tap clicks"],
+  ["Tap", "clicks"],
+  ["One finger", "up and down pages through the view; it sets the window once Finger windows is on"],
+  ["Two fingers", "zoom and move the picture"],
 ];
 
 // [key as people read it, what `event` must be, what it does, action]
@@ -43,7 +45,7 @@ export function listenToKeys(act) {
   addEventListener("keydown", (event) => {
     if (event.target.matches("input:not([type=range]), select, dialog *") || event.altKey) return;
     if (event.target.matches("input") && /^(Arrow|Page)/.test(event.key)) return; // a slider's own
-    const action = table.get(nameOf(event)) ?? (event.ctrlKey ? null : table.get(event.key));
+    const action = table.get(nameOf(event)) ?? (event.ctrlKey || event.metaKey ? null : table.get(event.key));
     if (!action || (event.target.matches("button") && event.key === "Enter")) return;
     event.preventDefault();
     action(event);

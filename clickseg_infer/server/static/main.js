@@ -7,7 +7,7 @@ import { drawInk } from "./ink.js";
 import { fillHelp, listenToKeys } from "./keys.js";
 import { colourOf, enable, find, forgetColours, make, showState, showThreshold } from "./panel.js";
 import { listen } from "./pointer.js";
-import { restore } from "./restore.js";
+import { checkRestorable, restore } from "./restore.js";
 import { tarOf } from "./tar.js";
 import { Viewer } from "./viewer.js";
 
@@ -20,7 +20,11 @@ let opened = null; // how it was opened, to open it again
 let positive = true, markers = true, masks = true, windowName = "soft";
 let pending = null; // a click that has not been answered
 let queue = Promise.resolve();
-let hovered = null;
+let pointerAt = null; // on the stage
+let scans = 0; // that have been opened
+let missed = false; // a reply, so that the labels on the screen may be wrong
+let fingerWindows = false;
+let savedAt = 0; // of the server's count of actions
 
 const ink = find("ink");
 const viewer = new Viewer(find("slices"), () => {
@@ -65,6 +69,10 @@ const act = {
     viewer.window = limitsOf(name);
     press("windows", (button) => button.dataset.window === name);
   },
+  finger() {
+    fingerWindows = !fingerWindows;
+    find("finger").setAttribute("aria-pressed", fingerWindows);
+  },
   swap() {
     positive = !positive;
     press("mode", (button) => Boolean(button.dataset.positive) === positive);
@@ -102,31 +110,72 @@ const act = {
     change("DELETE", `objects/${object.number}`);
   },
   recolour: () => viewer.colour(state.objects.map(({ number }) => [number, colourOf(number)])),
-  saveMask: () => state && save("mask"),
-  saveClicks: () => state && save("clicks"),
+  saveMask: () => !find("save-mask").disabled && save("mask"),
+  saveClicks: () => !find("save-clicks").disabled && save("clicks"),
 };
 
 // One thing after the other: what is asked for waits until what came before is on the screen.
 function inTurn(work) {
-  queue = queue.then(work).catch(async (error) => {
+  queue = queue.then(work).catch((error) => {
     pending = null;
-    const lost = error.status === 404 && error.message.startsWith("this session");
-    tell(lost ? "The session had been closed; it is opened again." : error.message, !lost);
-    if (lost) await openAgain().catch((again) => tell(again.message));
-    else if (viewer.grid) viewer.nv.drawScene();
+    tell(error.message);
+    if (viewer.grid) viewer.nv.drawScene();
   });
   return queue;
 }
 
+// The same for work on the scan that is open now: it is dropped if another one is by then, and
+// done once more if the session had been lost.
+function onThisScan(work) {
+  const mine = scans;
+  return inTurn(async () => {
+    if (!state || mine !== scans) {
+      pending = null;
+      return;
+    }
+    try {
+      await work();
+    } catch (error) {
+      if (error.status !== 404 || !error.message.startsWith("this session")) throw error;
+      await openAgain();
+      tell("The session had been closed; it is opened again.", false);
+      await work();
+    }
+  });
+}
+
 function change(method, what, body, after) {
-  return inTurn(() => state && ask(method, what, body, after));
+  return onThisScan(() => ask(method, what, body, after));
 }
 
 async function ask(method, what, body, after = () => {}) {
-  const reply = await call(method, `sessions/${state.session}/${what}`, body);
-  await show(reply);
+  const reply = await answer(() => call(method, `sessions/${state.session}/${what}`, body));
   after(reply.ms);
-  return reply;
+}
+
+// Show what the server answers. A reply that got lost may have changed labels all the same.
+async function answer(asking) {
+  if (missed) await catchUp();
+  try {
+    const reply = await asking();
+    const next = reply.state.actions === state.actions + 1;
+    await show(reply);
+    if (!next) await catchUp();
+    return reply;
+  } catch (error) {
+    if (error.status >= 400 && error.status < 500) throw error; // refused: nothing has changed
+    missed = true;
+    await catchUp().catch(() => {}); // or before the next thing that is asked for
+    throw error;
+  }
+}
+
+// Have all labels anew.
+async function catchUp() {
+  const reply = await call("GET", `sessions/${state.session}/labels`);
+  viewer.wipe();
+  await show(reply);
+  missed = false;
 }
 
 async function show(reply) {
@@ -137,46 +186,83 @@ async function show(reply) {
   showState(state, act);
 }
 
+const unsaved = () =>
+  state && state.actions !== savedAt && state.objects.some((object) => object.voxels || object.clicks.length);
+
 function openScan(asking, name) {
-  return inTurn(() => open(asking, name));
+  if (unsaved() && !confirm("Open another scan? What is marked on this one has not been saved.")) {
+    showWhichIsOpen();
+    return queue;
+  }
+  return inTurn(async () => {
+    await open(asking, name);
+    scans += 1;
+    savedAt = state.actions;
+    forgetColours();
+    act.recolour();
+    showState(state, act);
+  });
 }
 
-async function open(asking, name) {
+// None of the list if the scan came from a file.
+function showWhichIsOpen() {
+  find("scans").value = state && opened.listed ? state.scan : "";
+}
+
+const close = (session) => call("DELETE", `sessions/${session}`).catch(() => {});
+
+// The scan that is open stays so until the next one is on the screen.
+async function open(asking, name, prepare = (next) => next) {
   enable(false);
+  const old = state;
+  let next = null;
   try {
     busy(`Opening ${name}`);
-    const next = await asking();
-    if (state) await call("DELETE", `sessions/${state.session}`).catch(() => {});
-    state = next;
-    opened = { asking, name };
+    next = await asking();
+    const prepared = await prepare(next);
     busy(`Loading ${name}`, 0);
     const loading = (done) => busy(`Loading ${name}`, done);
-    const { blob } = await download(`sessions/${state.session}/scan`, loading);
+    const { blob } = await download(`sessions/${next.session}/scan`, loading);
     busy(`Showing ${name}`);
-    await viewer.show(blob, limitsOf(windowName));
-    forgetColours();
+    missed = Boolean(old); // should the viewer give the old scan back, it is without labels
+    await viewer.show(blob, limitsOf(windowName), next.affine);
+    missed = false;
+    state = prepared;
+    opened = { asking, name, listed: asking.listed };
+    pointerAt = null;
+    next = null;
+    if (old) await close(old.session);
     find("scan-name").textContent = state.scan;
     document.title = `${state.scan} · clickseg`;
     find("welcome").hidden = true;
     find("times").textContent = "";
     press("windows", (button) => button.dataset.window === windowName);
     act.recolour();
+  } catch (error) {
+    if (next) await close(next.session);
+    if (missed) await catchUp().catch(() => {});
+    throw error;
   } finally {
     busy(null);
     enable(Boolean(state));
+    showWhichIsOpen();
     if (state) showState(state, act);
     else find("welcome").hidden = false;
   }
 }
 
 async function openAgain() {
-  const { objects } = state;
-  state = null;
-  await open(opened.asking, opened.name);
-  await restore(objects, Number(find("threshold").dataset.own), ask);
+  const old = state, here = viewer.position;
+  checkRestorable(old.objects);
+  await open(opened.asking, opened.name, (next) => restore(next, old));
+  viewer.goTo(here);
+  await catchUp();
 }
 
-const openListed = (name) => openScan(() => call("POST", "sessions", { scan: name }), name);
+function openListed(name) {
+  const asking = () => call("POST", "sessions", { scan: name });
+  return openScan(Object.assign(asking, { listed: true }), name);
+}
 
 // A NIfTI file, or else the files of a DICOM series.
 function openFiles(files, name) {
@@ -189,10 +275,10 @@ function openFiles(files, name) {
 function openMask(file) {
   const work = state.objects.some((object) => object.clicks.length);
   if (work && !confirm("Begin anew with this mask? The objects and clicks that are here go.")) return;
-  inTurn(async () => {
+  onThisScan(async () => {
     const sending = (done) => busy(`Sending ${file.name}`, done);
     try {
-      await show(await upload(`sessions/${state.session}/mask/upload`, file, sending));
+      await answer(() => upload(`sessions/${state.session}/mask/upload`, file, sending));
     } finally {
       busy(null);
     }
@@ -200,10 +286,11 @@ function openMask(file) {
 }
 
 function save(what) {
-  return inTurn(async () => {
+  return onThisScan(async () => {
     const { blob, name } = await download(`sessions/${state.session}/${what}`);
     const link = make("a", { href: URL.createObjectURL(blob), download: name });
     link.click();
+    savedAt = state.actions;
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     tell(`Saved ${name}`, false);
   });
@@ -237,6 +324,7 @@ function showTimes(server, whole) {
 function showPointer() {
   if (!viewer.grid) return;
   const [low, high] = viewer.window;
+  const hovered = pointerAt && viewer.pick(...pointerAt); // the slice may be another one by now
   const shown = [`window ${Math.round((low + high) / 2)} / ${Math.round(high - low)}`];
   if (hovered?.inside) {
     const hu = `${Math.round(viewer.valueAt(hovered.ijk))} HU`;
@@ -246,7 +334,7 @@ function showPointer() {
 }
 
 function press(group, isPressed) {
-  for (const button of find(group).querySelectorAll("button:not(#single)")) {
+  for (const button of find(group).querySelectorAll("button:not(#single, #finger)")) {
     button.setAttribute("aria-pressed", isPressed(button));
   }
 }
@@ -277,7 +365,7 @@ function wire() {
     button.onclick = () => Boolean(button.dataset.positive) !== positive && act.swap();
   }
   const does = {
-    single: act.single, open: act.open, "welcome-open": act.open, help: act.help, undo: act.undo,
+    single: act.single, finger: act.finger, open: act.open, "welcome-open": act.open, help: act.help, undo: act.undo,
     folder: act.openFolder, "welcome-folder": act.openFolder,
     redo: act.redo, reset: act.reset, next: act.next, markers: act.markers,
     "save-mask": act.saveMask, "save-clicks": act.saveClicks, "load-mask": () => find("mask-file").click(),
@@ -298,7 +386,10 @@ function wire() {
   listenToChoices("scan-folder", openFiles);
   listenToChoices("mask-file", ([file]) => openMask(file));
   listenToDrops(find("stage"), openFiles);
-  find("scans").onchange = () => openListed(find("scans").value);
+  find("scans").onchange = () => {
+    find("scans").blur(); // the arrow keys page again
+    openListed(find("scans").value);
+  };
 }
 
 async function begin() {
@@ -313,8 +404,9 @@ async function begin() {
     click: act.click,
     look: (place) => viewer.goTo(place.xyz),
     window: dragWindow,
-    hover(place) {
-      hovered = place;
+    fingerWindows: () => fingerWindows,
+    hover(at) {
+      pointerAt = at;
       showPointer();
     },
   });
@@ -332,6 +424,7 @@ async function begin() {
 setInterval(() => {
   if (state && !document.hidden) call("GET", `sessions/${state.session}`).catch(() => {});
 }, SIGN_OF_LIFE_MS);
+addEventListener("beforeunload", (event) => unsaved() && event.preventDefault());
 addEventListener("pagehide", () => {
   if (!state) return;
   call("DELETE", `sessions/${state.session}`, undefined, { keepalive: true }).catch(() => {});

@@ -21,10 +21,14 @@ export const colourOf = (number) => chosen.get(number) ?? PALETTE[(number - 1) %
 
 export const forgetColours = () => chosen.clear();
 
+let rebuilding = false; // the list of objects, which takes the focus away
+
 export function showState(state, act) {
   const active = state.objects.find((object) => object.number === state.active);
   const rows = state.objects.map((object) => objectRow(object, object === active, act));
+  rebuilding = true;
   find("objects").replaceChildren(...rows);
+  rebuilding = false;
   const chips = active.clicks.map((click, number) => clickChip(click, number, act));
   find("clicks").replaceChildren(...chips);
   if (!active.clicks.length) {
@@ -61,9 +65,16 @@ function objectRow(object, active, act) {
     act.recolour();
   };
   const name = make("input", { value: object.name, maxLength: 60, title: "Name", className: "name" });
-  name.onchange = () => act.rename(object.number, name.value);
-  name.onfocus = () => active || act.activate(object.number);
-  name.onkeydown = (event) => event.key === "Enter" && name.blur();
+  // Not before it is left: a reply makes the list anew, and what is typed would go elsewhere.
+  name.onblur = () => {
+    if (rebuilding) return;
+    if (name.value !== object.name) act.rename(object.number, name.value);
+    if (!active) act.activate(object.number);
+  };
+  // A handler that returned false would keep the browser from typing, and from opening the colours.
+  name.onkeydown = (event) => {
+    if (event.key === "Enter") name.blur();
+  };
   const ml = make("output", { textContent: `${shown(object.ml)} ml`, title: `${object.voxels} voxels` });
   const remove = make("button", { textContent: "×", title: "Remove this object", className: "quiet" });
   remove.onclick = (event) => {
@@ -71,7 +82,9 @@ function objectRow(object, active, act) {
     act.removeObject(object);
   };
   const row = make("li", { className: active ? "active" : "" }, colour, name, ml, remove);
-  row.onclick = (event) => event.target === row && !active && act.activate(object.number);
+  row.onclick = (event) => {
+    if (event.target === row && !active) act.activate(object.number);
+  };
   return row;
 }
 

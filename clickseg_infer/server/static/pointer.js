@@ -1,7 +1,10 @@
 // Mouse, pen and fingers on the slices. A press that does not move is a click; one that moves
-// windows, or pans with Shift, the middle button or two fingers. The wheel pages, with Ctrl it zooms.
+// windows, or pans with Shift, the middle button or two fingers. A single finger pages, as there is
+// no wheel, or windows where that was chosen. The wheel pages, with Ctrl it zooms.
 
 const STILL = 4; // pixels that a hand moves while it clicks
+const FINGER_STILL = 8;
+const PER_SLICE = [3, 16]; // pixels that a finger moves from slice to slice, at least and at most
 const WHEEL_STEP = 40; // of a touchpad's many small steps
 
 export function listen(stage, viewer, on) {
@@ -16,17 +19,19 @@ export function listen(stage, viewer, on) {
     if (event.target.tagName !== "CANVAS" || !viewer.grid) return;
     stage.setPointerCapture(event.pointerId);
     moved = down.size > 0; // a second finger never clicks
-    down.set(event.pointerId, { at: placeOf(event), first: placeOf(event), button: event.button });
+    const at = placeOf(event), finger = event.pointerType === "touch";
+    down.set(event.pointerId, { at, first: at, button: event.button, finger, rest: 0 });
   });
 
   stage.addEventListener("pointermove", (event) => {
     const at = placeOf(event), press = down.get(event.pointerId);
-    on.hover(viewer.pick(...at));
+    on.hover(at);
     if (!press) return;
-    if (!moved && Math.hypot(at[0] - press.first[0], at[1] - press.first[1]) <= STILL) return;
+    const still = press.finger ? FINGER_STILL : STILL;
+    if (!moved && Math.hypot(at[0] - press.first[0], at[1] - press.first[1]) <= still) return;
     moved = true;
     if (down.size === 2) pinch(viewer, down, event.pointerId, at);
-    else drag(viewer, on, press, at, event.shiftKey);
+    else if (down.size === 1) drag(viewer, on, press, at, event.shiftKey);
     press.at = at;
   });
 
@@ -63,9 +68,24 @@ function drag(viewer, on, press, at, shift) {
   if (press.button === 1 || shift) {
     const [from, to] = [viewer.pick(...press.at), viewer.pick(...at)];
     if (from && to && from.tile === to.tile) viewer.pan(from, to);
+  } else if (press.finger && !on.fingerWindows()) {
+    leaf(viewer, press, dy);
   } else {
     on.window(dx, dy);
   }
+}
+
+// Page through the view that the finger came down on: as by the wheel, down is towards the feet.
+function leaf(viewer, press, dy) {
+  const view = viewer.pick(...press.first)?.view;
+  const tile = viewer.tiles.find((each) => each.view === view);
+  if (!tile) return;
+  const [least, most] = PER_SLICE;
+  const pace = Math.min(Math.max(tile.height / tile.slices, least), most);
+  press.rest += dy / pace;
+  const slices = Math.trunc(press.rest);
+  press.rest -= slices;
+  if (slices) viewer.page(view, -slices);
 }
 
 function pinch(viewer, down, moving, at) {
@@ -77,5 +97,5 @@ function pinch(viewer, down, moving, at) {
   if (!from || !to || from.tile !== to.tile) return;
   viewer.pan(from, to);
   const place = viewer.pick(...middle(at));
-  if (place) viewer.zoom(spread(at) / Math.max(spread(before), 1), place);
+  if (place) viewer.zoom(spread(at) / Math.max(spread(before), 1), place, true);
 }

@@ -56,10 +56,29 @@ export class Viewer {
     return this.nv.uiData.dpr || 1;
   }
 
-  async show(blob, [low, high]) {
+  // Show a scan's file, which lies where the server says. If that fails, what was there stays, but
+  // for its labels.
+  async show(blob, [low, high], affine) {
     const url = await blob.arrayBuffer(); // gzip or not, NiiVue sees for itself
     const image = await NVImage.loadFromUrl({ url, name: "scan.nii", cal_min: low, cal_max: high });
-    this.clear();
+    // Of a header's two matrices NiiVue may prefer the other one: left and right would change.
+    for (const axis of [0, 1, 2]) {
+      image.hdr.pixDims[axis + 1] = Math.hypot(...[0, 1, 2].map((row) => affine[row][axis]));
+    }
+    image.setAffine(affine);
+    const before = this.scan;
+    try {
+      this.place(image);
+    } catch (error) {
+      if (before) this.place(before);
+      throw error;
+    }
+  }
+
+  place(image) {
+    this.grid = null;
+    this.nv.closeDrawing();
+    for (const volume of [...this.nv.volumes]) this.nv.removeVolume(volume);
     this.nv.addVolume(image);
     this.grid = gridOf(image);
     this.nv.createEmptyDrawing();
@@ -68,10 +87,10 @@ export class Viewer {
     this.arrange();
   }
 
-  clear() {
-    this.grid = null;
+  // Take all labels off the picture.
+  wipe() {
     this.nv.closeDrawing();
-    for (const volume of [...this.nv.volumes]) this.nv.removeVolume(volume);
+    this.nv.createEmptyDrawing();
   }
 
   // One large view and two small ones beside it or below, or the large one alone.
@@ -202,11 +221,12 @@ export class Viewer {
     this.nv.setPan2Dxyzmm([0, 0, 0, 1]);
   }
 
-  // Enlarge around a picked place, which stays where it is.
-  zoom(factor, place) {
+  // Enlarge around a picked place, which stays where it is. At its smallest the picture goes back
+  // to the middle, unless fingers hold it.
+  zoom(factor, place, held = false) {
     const pan = Array.from(this.nv.scene.pan2Dxyzmm);
     const wanted = Math.min(Math.max(pan[3] * factor, 1), MOST_ZOOM);
-    if (wanted === 1) return this.fit();
+    if (wanted === 1 && !held) return this.fit();
     const mm = this.nv.frac2mm(place.frac);
     const moved = [0, 1, 2].map((r) => pan[r] + mm[r] * (pan[3] - wanted));
     this.nv.setPan2Dxyzmm([...moved, wanted]);
