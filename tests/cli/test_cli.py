@@ -412,7 +412,7 @@ def test_what_needs_a_gpu_is_refused_in_one_line_where_there_is_none(
         (("--trt", "--compute-capability", "SM75"), "FP32 3D convolution"),
         (("--trt", "--compute-capability", "SM1"), "allowed are SM75"),
         (("--trt", "--builder", "tvm"), "unknown builder 'tvm'"),
-        (("--patch", "32,32"), "three whole numbers"),
+        (("--patch", "32,32", "--triton", tmp_path / "t"), "three whole numbers"),
         (("--precision", "fp16", "--triton", tmp_path / "t"), "name the model to write"),
     ):
         if importlib.util.find_spec("tensorrt_rtx") or "--trt" not in options:

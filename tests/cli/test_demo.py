@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,16 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with (
+        subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            preexec_fn=hears_everything,
+        ) as process,
+        ended(process),
+    ):
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert found
@@ -67,6 +76,21 @@ def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(
         stalled.close()
         assert process.returncode == 0
     assert list(scratch.glob("clickseg-*")) == []
+
+
+def hears_everything() -> None:
+    """As from a terminal, even where these tests run under nohup or in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A process that does not outlive a test that failed."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def stalled_upload(url: str) -> socket.socket:
