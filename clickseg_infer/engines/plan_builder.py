@@ -132,7 +132,9 @@ def build_plan(
         if not parser.parse(content):
             errors = [parser.get_error(number) for number in range(parser.num_errors)]
             reasons = [f"{error.node_operator()}: {error.desc()}" for error in errors]
-            raise EngineError(f"{builder} cannot read the model: {_first(reasons or log.drain())}")
+            raise EngineError(
+                f"{builder} cannot read the model: {first_of(reasons or log.drain())}"
+            )
         settings = compiler.create_builder_config()
         settings.clear_flag(trt.BuilderFlag.TF32)  # whose products are not float32
         if capabilities:
@@ -140,12 +142,12 @@ def build_plan(
         for number, name in enumerate(capabilities):
             known = trt.ComputeCapability.__members__[name]
             if not settings.set_compute_capability(known, number):
-                raise EngineError(f"{builder} refuses {name}: {_first(log.drain())}")
+                raise EngineError(f"{builder} refuses {name}: {first_of(log.drain())}")
         _add_profile(builder, compiler, network, settings, profile, log)
         plan = compiler.build_serialized_network(network, settings)
     if plan is None:
         target = f" for {', '.join(capabilities)}" if capabilities else ""
-        raise EngineError(f"{builder} cannot compile the model{target}: {_first(log.drain())}")
+        raise EngineError(f"{builder} cannot compile the model{target}: {first_of(log.drain())}")
     return bytes(plan)
 
 
@@ -158,7 +160,7 @@ def translated(builder: str, log: Any) -> Iterator[None]:
         if isinstance(error, EngineError):
             raise
         told = log.drain() or [str(error)]
-        raise EngineError(f"{builder} failed: {_first(told)}") from error
+        raise EngineError(f"{builder} failed: {first_of(told)}") from error
 
 
 @cache
@@ -219,10 +221,10 @@ def _add_profile(
     batches = (profile.smallest, profile.usual, profile.largest)
     shapes.set_shape(entry.name, *((number, *sizes) for number in batches))
     if settings.add_optimization_profile(shapes) < 0:
-        raise EngineError(f"{builder} refuses {profile}: {_first(log.drain())}")
+        raise EngineError(f"{builder} refuses {profile}: {first_of(log.drain())}")
 
 
-def _first(reasons: Sequence[str]) -> str:
+def first_of(reasons: Sequence[str]) -> str:
     """The first reason, without the places in the builder's own source that follow it."""
     if not reasons:
         return "it gives no reason"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from clickseg_infer.engines import Network
 from clickseg_infer.engines.cuda_device import Device
 from clickseg_infer.engines.nvidia import find_gpu
-from clickseg_infer.engines.plan_builder import load_builder, logger_of, translated
+from clickseg_infer.engines.plan_builder import first_of, load_builder, logger_of, translated
 from clickseg_infer.engines.plans import PlanRecord, new_plan, stored_plans
-from clickseg_infer.errors import EngineError, one_line
+from clickseg_infer.errors import EngineError
 
 _log = logging.getLogger("clickseg")
 
@@ -78,8 +78,7 @@ class PlanEngine:
             self._engine: Any = self._runtime.deserialize_cuda_engine(plan)
             self._context: Any = self._engine and self._engine.create_execution_context()
         if not self._context:
-            reasons = log.drain() or ["it gives no reason"]
-            raise EngineError(f"{self.name} refuses it: {one_line(RuntimeError(reasons[0]))}")
+            raise EngineError(f"{self.name} refuses it: {first_of(log.drain())}")
         self._entry, self._exit = (self._engine.get_tensor_name(n) for n in range(2))
         self._device: Device | None = device
 
