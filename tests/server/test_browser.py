@@ -71,6 +71,16 @@ def page(browser: browser_of.Browser, real_url: str) -> Iterator[browser_of.Page
     page.close()
 
 
+@pytest.fixture
+def tablet(browser: browser_of.Browser, ball_file: Path) -> Iterator[browser_of.Page]:
+    demo = Demo(cs.Model(make_spec(), cs.FunctionEngine(bright)), Scans(ball_file), Registry())
+    with served(demo) as url:
+        page = open_page(browser, url, 820, 1180, has_touch=True)
+        yield page
+        assert page.troubles == []
+        page.close()
+
+
 @pytest.fixture(scope="module")
 def organs(real_scan: Path) -> list[list[int]]:
     """A voxel (i, j, k) deep inside each of the two largest organs."""
@@ -472,87 +482,75 @@ def test_every_file_order_shows_the_same_anatomy(
         page.close()
 
 
-def test_fingers_and_keys_choose_what_a_click_does(
-    browser: browser_of.Browser, ball_file: Path
-) -> None:
-    demo = Demo(cs.Model(make_spec(), cs.FunctionEngine(bright)), Scans(ball_file), Registry())
-    with served(demo) as url:
-        page = open_page(browser, url, 820, 1180, has_touch=True)
-        frame = page.locator("#stage").bounding_box()
+def test_fingers_and_keys_choose_what_a_click_does(tablet: browser_of.Page) -> None:
+    page = tablet
+    frame = page.locator("#stage").bounding_box()
 
-        def clicks() -> list[bool]:
-            return [click["positive"] for click in settled(page)["objects"][0]["clicks"]]
+    def clicks() -> list[bool]:
+        return [click["positive"] for click in settled(page)["objects"][0]["clicks"]]
 
-        def at(ijk: list[int]) -> tuple[float, float]:
-            left, top = place_of(page, ijk)
-            return frame["x"] + left, frame["y"] + top
+    def at(ijk: list[int]) -> tuple[float, float]:
+        left, top = place_of(page, ijk)
+        return frame["x"] + left, frame["y"] + top
 
-        page.touchscreen.tap(*at([50, 40, 20]))
-        assert clicks() == [True]
-        page.click("#mode [data-positive='']")
-        page.touchscreen.tap(*at([58, 40, 20]))
-        assert clicks() == [True, False]
-        page.keyboard.press("x")
-        page.keyboard.down("Alt")
-        page.mouse.click(*at([42, 40, 20]))
-        page.keyboard.up("Alt")
-        assert clicks() == [True, False, False]
-        page.keyboard.down("Shift")
-        page.mouse.click(*at([50, 46, 20]))
-        page.keyboard.up("Shift")
-        assert clicks() == [True, False, False]  # only looked at
-        page.click("#clicks .chip:nth-child(2) button:last-child")
-        assert clicks() == [True, False]
-        assert page.troubles == []
-        page.close()
+    page.touchscreen.tap(*at([50, 40, 20]))
+    assert clicks() == [True]
+    page.click("#mode [data-positive='']")
+    page.touchscreen.tap(*at([58, 40, 20]))
+    assert clicks() == [True, False]
+    page.keyboard.press("x")
+    page.keyboard.down("Alt")
+    page.mouse.click(*at([42, 40, 20]))
+    page.keyboard.up("Alt")
+    assert clicks() == [True, False, False]
+    page.keyboard.down("Shift")
+    page.mouse.click(*at([50, 46, 20]))
+    page.keyboard.up("Shift")
+    assert clicks() == [True, False, False]  # only looked at
+    page.click("#clicks .chip:nth-child(2) button:last-child")
+    assert clicks() == [True, False]
 
 
-def test_a_finger_pages_and_two_move_the_picture(
-    browser: browser_of.Browser, ball_file: Path
-) -> None:
-    demo = Demo(cs.Model(make_spec(), cs.FunctionEngine(bright)), Scans(ball_file), Registry())
-    with served(demo) as url:
-        page = open_page(browser, url, 820, 1180, has_touch=True)
-        frame = page.locator("#stage").bounding_box()
-        tile = page.evaluate("() => clickseg.viewer.tiles[0]")
-        x = frame["x"] + tile["left"] + tile["width"] / 2
-        y = frame["y"] + tile["top"] + tile["height"] / 2
-        touch = page.context.new_cdp_session(page)
+def test_a_finger_pages_and_two_move_the_picture(tablet: browser_of.Page) -> None:
+    page = tablet
+    frame = page.locator("#stage").bounding_box()
+    tile = page.evaluate("() => clickseg.viewer.tiles[0]")
+    x = frame["x"] + tile["left"] + tile["width"] / 2
+    y = frame["y"] + tile["top"] + tile["height"] / 2
+    touch = page.context.new_cdp_session(page)
 
-        def slide(*starts: tuple[float, float], dx: float = 0, dy: float = 0) -> list:
-            for step in range(5):
-                points = [
-                    {"x": x + a + dx * step / 4, "y": y + b + dy * step / 4, "id": n}
-                    for n, (a, b) in enumerate(starts)
-                ]
-                kind = "touchMove" if step else "touchStart"
-                touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-            touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-            assert settled(page)["objects"][0]["clicks"] == []
-            return seen()
+    def slide(*starts: tuple[float, float], dx: float = 0, dy: float = 0) -> list:
+        for step in range(5):
+            points = [
+                {"x": x + a + dx * step / 4, "y": y + b + dy * step / 4, "id": n}
+                for n, (a, b) in enumerate(starts)
+            ]
+            kind = "touchMove" if step else "touchStart"
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        assert settled(page)["objects"][0]["clicks"] == []
+        return seen()
 
-        def seen() -> list:
-            return page.evaluate(
-                "() => [clickseg.viewer.position, clickseg.viewer.window,"
-                " Array.from(clickseg.viewer.nv.scene.pan2Dxyzmm)]"
-            )
+    def seen() -> list:
+        return page.evaluate(
+            "() => [clickseg.viewer.position, clickseg.viewer.window,"
+            " Array.from(clickseg.viewer.nv.scene.pan2Dxyzmm)]"
+        )
 
-        before = seen()
-        position, window, pan = slide((0, 0), dy=100)
-        assert position[2] < before[0][2]
-        assert (position[:2], window, pan) == (before[0][:2], *before[1:])
-        assert slide((0, 0), dy=-100)[0] == before[0]
+    before = seen()
+    position, window, pan = slide((0, 0), dy=100)
+    assert position[2] < before[0][2]
+    assert (position[:2], window, pan) == (before[0][:2], *before[1:])
+    assert slide((0, 0), dy=-100)[0] == before[0]
 
-        page.click("#finger")
-        position, window, _ = slide((0, 0), dy=80)
-        assert position == before[0]
-        assert window != before[1]
-        *same, pan = slide((-40, 0), (40, 0), dx=60, dy=30)
-        assert same == [position, window]
-        assert pan[3] == pytest.approx(1, abs=0.05)
-        assert np.abs(pan[:3]).max() > 5
-        assert page.troubles == []
-        page.close()
+    page.click("#finger")
+    position, window, _ = slide((0, 0), dy=80)
+    assert position == before[0]
+    assert window != before[1]
+    *same, pan = slide((-40, 0), (40, 0), dx=60, dy=30)
+    assert same == [position, window]
+    assert pan[3] == pytest.approx(1, abs=0.05)
+    assert np.abs(pan[:3]).max() > 5
 
 
 def test_what_is_typed_and_which_keys_are_ours(
