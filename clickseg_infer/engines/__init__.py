@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ _PACKAGES = {  # what is imported for it, what brings it, and the module here th
 
 
 class Engine(Protocol):
-    """Runs one network. It knows nothing of clicks.
+    """Runs one network, or any other graph. It knows nothing of clicks.
 
     Attributes:
         name: of the engine that really runs.
@@ -47,10 +48,27 @@ class Engine(Protocol):
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) float32, not modified, to logits (N, 1, z, y, x) float32.
 
-        The logits are a new array, which the caller keeps.
+        The logits are the first output, for the one input: a new array, which the caller keeps.
 
         Raises:
             EngineError: the engine failed.
+        """
+        ...
+
+    def run_graph(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every output of the graph by its name, for all of its inputs.
+
+        Args:
+            inputs: float32 arrays of any rank, in the shapes that the network was compiled for;
+                without `Network.shapes`, one patch at a time. Not modified.
+
+        Returns:
+            New float32 arrays, which the caller keeps.
+
+        Raises:
+            EngineError: other names or shapes than the graph's, or the engine failed.
         """
         ...
 
@@ -68,12 +86,15 @@ class Network:
         patch: the patch size (z, y, x) to compile for.
         precision: of the graph: "float32", "float16" or "int8".
         path: of the model file, beside which a plan may lie; None for one that is not from a file.
+        shapes: each input's shape to compile for, with -1 where a size is open (only ever the first
+            axis, the batch); None for the one input (N, C, *patch).
     """
 
     content: bytes
     patch: Index
     precision: str = "float32"
     path: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] | None = None
 
     @cached_property
     def sha256(self) -> str:

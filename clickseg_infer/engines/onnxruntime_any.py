@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.engines import Network
+from clickseg_infer.engines.graph_inputs import checked, narrowed
 from clickseg_infer.errors import EngineError, one_line
 
 _GPU = "onnxruntime-cuda"
@@ -93,17 +94,37 @@ class OnnxRuntimeEngine:
                 "onnxruntime-gpu was built for cannot be loaded"
             )
         self._session: Any = session
-        self._input = session.get_inputs()[0].name
+        self._takes = {
+            entry.name: tuple(size if isinstance(size, int) else -1 for size in entry.shape)
+            for entry in session.get_inputs()
+        }
+        if network.shapes is not None:
+            self._takes = narrowed(self._takes, network.shapes)
+        self._input = next(iter(self._takes))
+        self._outputs = [output.name for output in session.get_outputs()]
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) to logits (N, 1, z, y, x); see `Engine.run`."""
         if self._session is None:
             raise EngineError(f"{self.name}: the engine is closed")
         try:
-            (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+            feed = {self._input: np.ascontiguousarray(batch)}
+            (logits,) = self._session.run(self._outputs[:1], feed)
         except Exception as error:  # as above
             raise EngineError(f"{self.name} failed: {one_line(error)}") from error
         return np.asarray(logits, np.float32)
+
+    def run_graph(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name; see `Engine.run_graph`."""
+        if self._session is None:
+            raise EngineError(f"{self.name}: the engine is closed")
+        try:
+            answers = self._session.run(self._outputs, checked(self._takes, inputs))
+        except Exception as error:  # as above
+            raise EngineError(f"{self.name} failed: {one_line(error)}") from error
+        return dict(zip(self._outputs, answers, strict=True))
 
     def close(self) -> None:
         """Let go of the session."""

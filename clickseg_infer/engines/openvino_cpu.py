@@ -2,6 +2,7 @@
 
 import importlib
 import io
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from clickseg_infer.engines import Network
 from clickseg_infer.engines.compiled_cache import read_entry, write_entry
+from clickseg_infer.engines.graph_inputs import checked, narrowed, only_input
 from clickseg_infer.errors import EngineError, one_line
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
@@ -55,7 +57,9 @@ class OpenVinoEngine:
     def __init__(self, network: Network, precision: str) -> None:
         self.precision = precision
         try:
-            self._request: Any = _compiled(network, precision).create_infer_request()
+            compiled = _compiled(network, precision)
+            self._takes = _shapes_of(compiled.inputs)
+            self._request: Any = compiled.create_infer_request()
         except RuntimeError as error:
             raise EngineError(f"openvino cannot compile the model: {one_line(error)}") from error
 
@@ -65,12 +69,26 @@ class OpenVinoEngine:
             raise EngineError("openvino: the engine is closed")
         logits = np.empty((len(batch), 1, *batch.shape[2:]), np.float32)
         try:
+            only_input(self._takes)
             for patch, answer in zip(batch, logits, strict=True):
-                self._request.infer([np.ascontiguousarray(patch[None])], share_inputs=True)
+                entry = [np.ascontiguousarray(patch[None])]
+                self._request.infer(entry, share_inputs=True, share_outputs=True)
                 answer[:] = self._request.get_output_tensor(0).data[0]
         except RuntimeError as error:
             raise EngineError(f"openvino failed: {one_line(error)}") from error
         return logits
+
+    def run_graph(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name; see `Engine.run_graph`."""
+        if self._request is None:
+            raise EngineError("openvino: the engine is closed")
+        try:
+            answers = self._request.infer(checked(self._takes, inputs), share_inputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"openvino failed: {one_line(error)}") from error
+        return {port.any_name: array for port, array in answers.items()}
 
     def close(self) -> None:
         """Let go of the compiled model."""
@@ -82,7 +100,7 @@ def _compiled(network: Network, precision: str) -> Any:
     openvino = _imported()
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-    about = {
+    about: dict[str, object] = {
         "engine": "openvino",
         "version": openvino.__version__,
         "model": network.sha256,
@@ -91,17 +109,32 @@ def _compiled(network: Network, precision: str) -> Any:
         "device": [core.get_property("CPU", name) for name in _CPU],
         "options": options,
     }
+    if network.shapes is not None:
+        about["shapes"] = dict(network.shapes)
     kept = read_entry(about)
     if kept is not None:
         with suppress(RuntimeError):
             return core.import_model(openvino.Tensor(np.frombuffer(kept, np.uint8)), "CPU", options)
     model = core.read_model(network.content)
-    channels = model.input(0).get_partial_shape()[1]
-    model.reshape([1, channels.get_length(), *network.patch])
+    if network.shapes is None:
+        channels = model.input(0).get_partial_shape()[1]
+        model.reshape([1, channels.get_length(), *network.patch])
+    else:
+        model.reshape(narrowed(_shapes_of(model.inputs), network.shapes))
     compiled = core.compile_model(model, "CPU", options)
     with suppress(RuntimeError):
         write_entry(about, partial(_exported, compiled))
     return compiled
+
+
+def _shapes_of(ports: Iterable[Any]) -> dict[str, tuple[int, ...]]:
+    """Inputs' shapes by name, -1 where a size is open."""
+    return {
+        port.any_name: tuple(
+            -1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape()
+        )
+        for port in ports
+    }
 
 
 def _exported(compiled: Any) -> bytes:

@@ -1,5 +1,6 @@
 """One engine for several threads."""
 
+from collections.abc import Mapping
 from threading import Lock
 
 import numpy as np
@@ -26,6 +27,13 @@ class SharedEngine:
         """Network input (N, C, z, y, x) to logits (N, 1, z, y, x); see `Engine.run`."""
         with self._turn:
             return self._engine.run(batch)
+
+    def run_graph(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name; see `Engine.run_graph`."""
+        with self._turn:
+            return self._engine.run_graph(inputs)
 
     def close(self) -> None:
         """Close the engine once it has finished what it is running."""

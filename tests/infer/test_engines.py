@@ -179,9 +179,13 @@ class OnnxRuntime(types.ModuleType):
         return [self.ran, "CPUExecutionProvider"]
 
     def get_inputs(self) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(name="input")]
+        return [types.SimpleNamespace(name="input", shape=["batch", 5, 32, 32, 32])]
 
-    def run(self, _: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def get_outputs(self) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(name="logits"), types.SimpleNamespace(name="further")]
+
+    def run(self, wanted: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        assert wanted == ["logits"]
         return [feed["input"][:, :1]]
 
 
