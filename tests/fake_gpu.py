@@ -5,6 +5,7 @@ number. What it shows is that the right calls are made in the right order, not w
 """
 
 import ctypes
+import math
 import types
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from clickseg_infer.engines import plan_builder, plans, tensorrt_gpu
 from clickseg_infer.engines.nvidia import Gpu
 
 GPU = Gpu("NVIDIA Test 9000", "SM89")
+Arrays = np.ndarray | tuple[np.ndarray, ...]
 
 
 class Cuda(types.ModuleType):
@@ -66,18 +68,28 @@ class Cuda(types.ModuleType):
 
 
 class TensorRt(types.ModuleType):
-    """The part of tensorrt that runs plans; a plan b"plan LARGEST" computes `function`."""
+    """The part of tensorrt that runs plans; a plan b"plan LARGEST" computes `function`.
+
+    `function` takes the inputs in order and gives the output, or a tuple of outputs in order; the
+    shapes of `inputs` have -1 where the batch is open. A plan lists its outputs the last one first.
+    """
 
     class ILogger:
         ERROR, INTERNAL_ERROR = "error", "internal"
 
         def __init__(self) -> None: ...
 
+    class TensorIOMode:
+        INPUT, OUTPUT = "in", "out"
+
     def __init__(
-        self, cuda: Cuda, function: Callable[[np.ndarray], np.ndarray], version: str = "10.13.1"
+        self, cuda: Cuda, function: Callable[..., Arrays], version: str = "10.13.1"
     ) -> None:
         super().__init__("tensorrt")
         self.cuda, self.function, self.__version__ = cuda, function, version
+        self.network_name = "Unnamed Network 0"
+        self.inputs: dict[str, tuple[int, ...]] = {"input": (-1, 3, 4, 4, 4)}
+        self.outputs: tuple[str, ...] = ("logits",)
         self.open_plans: weakref.WeakSet[_Plan] = weakref.WeakSet()
 
     def Runtime(self, log: ILogger) -> "_Runtime":  # noqa: N802
@@ -97,21 +109,32 @@ class _Runtime:
 
 class _Plan:
     def __init__(self, trt: TensorRt, largest: int) -> None:
-        self.trt, self.largest = trt, largest
+        self.trt, self.largest, self.name = trt, largest, trt.network_name
         trt.open_plans.add(self)
-        self.shape: tuple[int, ...] = ()
+        self.names = (*trt.inputs, *reversed(trt.outputs))
+        self.num_io_tensors = len(self.names)
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
 
     def get_tensor_name(self, number: int) -> str:
-        return ("input", "logits")[number]
+        return self.names[number]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name in self.trt.inputs else "out"
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name in self.trt.inputs:
+            return self.trt.inputs[name]
+        return self._answers({n: np.zeros(shape) for n, shape in self.shapes.items()})[name].shape
 
     def create_execution_context(self) -> "_Plan":
         return self
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == "input"
-        self.shape = shape
-        return shape[0] <= self.largest and self.trt.cuda.refused != "shape"
+        takes = self.trt.inputs[name]
+        self.shapes[name] = shape
+        batches = shape[:1] if takes[:1] == (-1,) else ()
+        return max(batches, default=0) <= self.largest and self.trt.cuda.refused != "shape"
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -119,14 +142,25 @@ class _Plan:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 77
+        assert set(self.addresses) == set(self.names)
         if self.trt.cuda.refused == "execute":
             return False
-        buffers = self.trt.cuda.buffers
-        count = int(np.prod(self.shape))
-        batch = buffers[self.addresses["input"]].view(np.float32)[:count].reshape(self.shape)
-        logits = self.trt.function(batch).ravel()
-        buffers[self.addresses["logits"]].view(np.float32)[: logits.size] = logits
+        memory = {
+            name: self.trt.cuda.buffers[address].view(np.float32)
+            for name, address in self.addresses.items()
+        }
+        inputs = {
+            name: memory[name][: math.prod(shape)].reshape(shape)
+            for name, shape in self.shapes.items()
+        }
+        for name, answer in self._answers(inputs).items():
+            memory[name][: answer.size] = answer.ravel()
         return True
+
+    def _answers(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self.trt.function(*(inputs[name] for name in self.trt.inputs))
+        answers = found if isinstance(found, tuple) else (found,)
+        return dict(zip(self.trt.outputs, answers, strict=True))
 
 
 def put_gpu(monkeypatch: pytest.MonkeyPatch, gpu: Gpu = GPU) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from clickseg_infer.engines.graph_inputs import Shapes, narrowed
 from clickseg_infer.engines.nvidia import find_gpu
 from clickseg_infer.errors import EngineError, one_line
 
@@ -107,15 +108,20 @@ def capabilities_of(builder: str) -> tuple[str, ...]:
 
 
 def build_plan(
-    builder: str, content: bytes, profile: Profile, capabilities: Sequence[str] = ()
+    builder: str,
+    content: bytes,
+    profile: Profile,
+    capabilities: Sequence[str] = (),
+    shapes: Shapes | None = None,
 ) -> bytes:
-    """Compile a serialised ONNX model whose batch is open and whose other sizes are fixed.
+    """Compile a serialised ONNX model, of one input whose batch alone is open or of any others.
 
     Args:
         builder: "tensorrt" or "tensorrt-rtx".
         content: the model.
         profile: the batches that the plan takes.
         capabilities: what TensorRT-RTX compiles for, such as "SM89"; without any, all it supports.
+        shapes: each input's, as in `Network.shapes`; None for one input (N, C, z, y, x).
 
     Raises:
         EngineError: as `load_builder`; an unknown capability; a model that it cannot compile.
@@ -135,6 +141,8 @@ def build_plan(
             raise EngineError(
                 f"{builder} cannot read the model: {first_of(reasons or log.drain())}"
             )
+        takes = _input_shapes(builder, network, shapes)
+        network.name = network.get_output(0).name  # plans do not keep the order of the outputs
         settings = compiler.create_builder_config()
         settings.clear_flag(trt.BuilderFlag.TF32)  # whose products are not float32
         if capabilities:
@@ -143,7 +151,7 @@ def build_plan(
             known = trt.ComputeCapability.__members__[name]
             if not settings.set_compute_capability(known, number):
                 raise EngineError(f"{builder} refuses {name}: {first_of(log.drain())}")
-        _add_profile(builder, compiler, network, settings, profile, log)
+        _add_profile(builder, compiler, settings, takes, profile, log)
         plan = compiler.build_serialized_network(network, settings)
     if plan is None:
         target = f" for {', '.join(capabilities)}" if capabilities else ""
@@ -205,21 +213,32 @@ def check_capabilities(builder: str, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _add_profile(
-    builder: str, compiler: Any, network: Any, settings: Any, profile: Profile, log: Any
-) -> None:
-    if network.num_inputs != 1 or network.num_outputs != 1:
+def _input_shapes(builder: str, network: Any, wanted: Shapes | None) -> Shapes:
+    """Each input's shape, -1 where its batch is open."""
+    if network.num_outputs < 1 or (wanted is None and network.num_inputs != 1):
         raise EngineError(
-            f"{builder}: the model must have one input and one output, "
+            f"{builder}: the model must have one input, or shapes for several, and an output, "
             f"not {network.num_inputs} and {network.num_outputs}"
         )
-    entry = network.get_input(0)
-    batch, *sizes = entry.shape if len(entry.shape) else (0,)
-    if batch != -1 or len(sizes) != 4 or min(sizes) < 1:
-        raise EngineError(f"{builder}: the input must be (N, C, z, y, x), not {entry.shape}")
+    entries = [network.get_input(number) for number in range(network.num_inputs)]
+    graph = {entry.name: tuple(entry.shape) for entry in entries}
+    if wanted is not None:
+        return narrowed(graph, wanted)
+    (shape,) = graph.values()
+    if shape[:1] != (-1,) or len(shape) != 5 or min(shape[1:]) < 1:
+        raise EngineError(f"{builder}: the input must be (N, C, z, y, x), not {shape}")
+    return graph
+
+
+def _add_profile(
+    builder: str, compiler: Any, settings: Any, takes: Shapes, profile: Profile, log: Any
+) -> None:
     shapes = compiler.create_optimization_profile()
     batches = (profile.smallest, profile.usual, profile.largest)
-    shapes.set_shape(entry.name, *((number, *sizes) for number in batches))
+    for name, shape in takes.items():
+        is_open = shape[:1] == (-1,)
+        sizes = ((number, *shape[1:]) if is_open else shape for number in batches)
+        shapes.set_shape(name, *sizes)
     if settings.add_optimization_profile(shapes) < 0:
         raise EngineError(f"{builder} refuses {profile}: {first_of(log.drain())}")
 

@@ -36,6 +36,7 @@ class PlanRecord:
         device: the GPU's name that TensorRT compiled for; empty for TensorRT-RTX.
         plan_sha256: of the plan, in hexadecimal; empty until it is compiled.
         spec: the model's spec as JSON has it, where it was exported.
+        shapes: the network's, of each input; None, and not in the JSON, where it has none.
     """
 
     builder: str
@@ -47,10 +48,14 @@ class PlanRecord:
     device: str = ""
     plan_sha256: str = ""
     spec: dict[str, Any] | None = None
+    shapes: dict[str, tuple[int, ...]] | None = None
 
     def to_json(self) -> str:
         """The record as indented JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        values = asdict(self)
+        if self.shapes is None:
+            del values["shapes"]
+        return json.dumps(values, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "PlanRecord":
@@ -63,6 +68,9 @@ class PlanRecord:
             values = json.loads(text)
             values["profile"] = Profile(**values["profile"])
             values["compute_capabilities"] = tuple(values["compute_capabilities"])
+            if "shapes" in values:
+                shapes = dict(values["shapes"])
+                values["shapes"] = {name: tuple(shape) for name, shape in shapes.items()}
             return cls(**values)
         except (ValueError, KeyError, TypeError, EngineError) as error:
             raise EngineError(f"its record cannot be read: {error!r}") from error
@@ -98,6 +106,7 @@ def planned(
         profile or Profile(),
         capabilities,
         gpu.name if gpu is not None and builder == "tensorrt" else "",
+        shapes=None if network.shapes is None else dict(network.shapes),
     )
 
 
@@ -107,7 +116,13 @@ def compiled(record: PlanRecord, network: Network) -> tuple[bytes, PlanRecord]:
     Raises:
         EngineError: it cannot be compiled.
     """
-    plan = build_plan(record.builder, network.content, record.profile, record.compute_capabilities)
+    plan = build_plan(
+        record.builder,
+        network.content,
+        record.profile,
+        record.compute_capabilities,
+        record.shapes,
+    )
     return plan, replace(record, plan_sha256=hashlib.sha256(plan).hexdigest())
 
 
@@ -143,6 +158,8 @@ def unfit(record: PlanRecord, wanted: PlanRecord, gpu: Gpu) -> str:
     """Why a plan does not serve here, where `wanted` would be compiled; empty if it does."""
     if record.onnx_sha256 != wanted.onnx_sha256:
         return "it was compiled from another model"
+    if record.shapes != wanted.shapes:
+        return "it was compiled for other shapes"
     if record.version != wanted.version:
         return f"it was compiled by version {record.version}, and here is {wanted.version}"
     if record.precision != wanted.precision:
@@ -225,7 +242,7 @@ def _wanted(builder: str, network: Network, gpu: Gpu) -> PlanRecord:
 
 def _about(record: PlanRecord) -> dict[str, object]:
     """The record as the cache keeps it, in the cache's words."""
-    return {
+    about: dict[str, object] = {
         "engine": record.builder,
         "version": record.version,
         "model": record.onnx_sha256,
@@ -233,3 +250,6 @@ def _about(record: PlanRecord) -> dict[str, object]:
         "profile": list(asdict(record.profile).values()),
         "device": record.device or list(record.compute_capabilities) or "portable",
     }
+    if record.shapes is not None:
+        about["shapes"] = record.shapes
+    return about

@@ -1,6 +1,8 @@
 """TensorRT and TensorRT-RTX plans on an NVIDIA GPU."""
 
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 
 from clickseg_infer.engines import Network
 from clickseg_infer.engines.cuda_device import Device
+from clickseg_infer.engines.graph_inputs import checked, only_input
 from clickseg_infer.engines.nvidia import find_gpu
 from clickseg_infer.engines.plan_builder import first_of, load_builder, logger_of, translated
 from clickseg_infer.engines.plans import PlanRecord, new_plan, stored_plans
@@ -79,18 +82,48 @@ class PlanEngine:
             self._context: Any = self._engine and self._engine.create_execution_context()
         if not self._context:
             raise EngineError(f"{self.name} refuses it: {first_of(log.drain())}")
-        self._entry, self._exit = (self._engine.get_tensor_name(n) for n in range(2))
+        names = [self._engine.get_tensor_name(n) for n in range(self._engine.num_io_tensors)]
+        entry = trt.TensorIOMode.INPUT
+        entries = [name for name in names if self._engine.get_tensor_mode(name) == entry]
+        self._exits = [name for name in names if name not in entries]
+        self._takes = record.shapes or {
+            name: tuple(self._engine.get_tensor_shape(name)) for name in entries
+        }
+        named = self._engine.name  # by `build_plan`, after the first output
+        self._first = named if named in self._exits else self._exits[0]
         self._device: Device | None = device
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Network input (N, C, z, y, x) to logits (N, 1, z, y, x); see `Engine.run`."""
-        if self._device is None:
-            raise EngineError(f"{self.name}: the engine is closed")
+        device = self._held()
+        entry = only_input(self._takes)
         logits = np.empty((len(batch), 1, *batch.shape[2:]), np.float32)
         for begin in range(0, len(batch), self._largest):
             part = slice(begin, begin + self._largest)
-            self._run(self._device, np.ascontiguousarray(batch[part], np.float32), logits[part])
+            inputs = {entry: np.ascontiguousarray(batch[part], np.float32)}
+            address, _ = self._queue(device, inputs)[self._first]
+            device.copy_out(logits[part], address)
+            device.wait()
         return logits
+
+    def run_graph(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Every output by its name, for a batch that the plan takes; see `Engine.run_graph`."""
+        device = self._held()
+        inputs = checked(self._takes, inputs)
+        for name, shape in self._takes.items():
+            if shape[:1] == (-1,) and len(inputs[name]) > self._largest:
+                raise EngineError(
+                    f"{self.name}: the plan takes at most {self._largest} in a batch, "
+                    f"not {len(inputs[name])}"
+                )
+        answers = {}
+        for name, (address, shape) in self._queue(device, inputs).items():
+            answers[name] = np.empty(shape, np.float32)
+            device.copy_out(answers[name], address)
+        device.wait()
+        return answers
 
     def close(self) -> None:
         """Let go of the plan and of the device's memory."""
@@ -99,17 +132,31 @@ class PlanEngine:
         if device is not None:
             device.close()
 
-    def _run(self, device: Device, batch: NDArray[np.float32], logits: NDArray[np.float32]) -> None:
-        entry, exit_ = device.memory("in", batch.nbytes), device.memory("out", logits.nbytes)
-        device.copy_in(entry, batch)
-        context = self._context
-        queued = (
-            context.set_input_shape(self._entry, batch.shape)
-            and context.set_tensor_address(self._entry, entry)
-            and context.set_tensor_address(self._exit, exit_)
-            and context.execute_async_v3(device.stream)
-        )
-        if not queued:
-            raise EngineError(f"{self.name} failed: the plan does not take {batch.shape}")
-        device.copy_out(logits, exit_)
-        device.wait()
+    def _held(self) -> Device:
+        if self._device is None:
+            raise EngineError(f"{self.name}: the engine is closed")
+        return self._device
+
+    def _queue(
+        self, device: Device, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Queue one run; each output's address on the device, and its shape.
+
+        The inputs must live until the device has waited.
+        """
+        context, exits = self._context, {}
+        queued = all(context.set_input_shape(name, array.shape) for name, array in inputs.items())
+        if queued:
+            for name, array in inputs.items():
+                address = device.memory(name, array.nbytes)
+                device.copy_in(address, array)
+                queued = queued and context.set_tensor_address(name, address)
+            for name in self._exits:
+                shape = tuple(context.get_tensor_shape(name))
+                address = device.memory(name, math.prod(shape) * np.float32().itemsize)
+                queued = queued and context.set_tensor_address(name, address)
+                exits[name] = address, shape
+        if not (queued and context.execute_async_v3(device.stream)):
+            told = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise EngineError(f"{self.name} failed: the plan does not take {told}")
+        return exits

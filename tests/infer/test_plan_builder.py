@@ -3,8 +3,10 @@
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from graphs import further_outputs, several_onnx
 
 import clickseg_infer as cs
 from clickseg_infer.engines import plan_builder
@@ -50,6 +52,34 @@ def test_a_plan_compiles(capabilities: tuple[str, ...]) -> None:
     assert len(plan) > 1000
 
 
+SHAPES = {"features": (-1, 3, 2), "bias": (3, 1)}
+
+
+@needs_rtx
+@pytest.mark.parametrize("batch", [-1, 2])
+def test_a_plan_of_several_inputs_and_outputs_compiles(batch: int) -> None:
+    content = several_onnx() + further_outputs("squares")
+    plan = build_plan(RTX, content, Profile(), shapes={**SHAPES, "features": (batch, 3, 2)})
+    assert len(plan) > 1000
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": (-1, 3, -1)},
+        {"features": (-1, 4, 2)},
+        {"bias": (3,)},
+        {"bias": (-1, 1)},
+        {"other": (1,)},
+    ],
+)
+def test_shapes_that_are_not_the_graphs_are_one_line(change: dict) -> None:
+    told = r"takes features \(-1, 3, -1\), bias \(3, 1\) and is asked to take features \(-1, "
+    with pytest.raises(cs.EngineError, match=told):
+        build_plan(RTX, several_onnx(), Profile(), shapes={**SHAPES, **change})
+
+
 @needs_rtx
 def test_what_it_cannot_compile_is_one_line(tiny_onnx: Path) -> None:
     content = tiny_onnx.read_bytes()
@@ -58,10 +88,10 @@ def test_what_it_cannot_compile_is_one_line(tiny_onnx: Path) -> None:
         (
             an_onnx(("Add", ["input", "other"], ["logits"]), inputs=2),
             (),
-            "one input and one output, not 2 and 1",
+            "one input, or shapes for several, and an output, not 2 and 1",
         ),
         (b"not a model", (), "cannot read the model"),
-        (b"", (), "one output, not 0 and 0"),
+        (b"", (), "an output, not 0 and 0"),
         (content, ("SM75",), r"for SM75: .*FP32 3D convolution is not supported$"),
         (content, ("SM13", "SM86"), r"unknown compute capability SM13, allowed are SM75, "),
     ]
@@ -110,11 +140,13 @@ def test_the_builder_is_told_types_batches_and_that_float32_is_float32(
 ) -> None:
     trt = load_builder(RTX)
     told: list[tuple] = []
+    networks: list[Any] = []
 
     class Builder(trt.Builder):  # type: ignore[misc, name-defined]
         def create_network(self, flags: int) -> object:
             told.append(("create_network", flags))
-            return super().create_network(flags)
+            networks.append(super().create_network(flags))
+            return networks[-1]
 
         def create_optimization_profile(self) -> object:
             profile = super().create_optimization_profile()
@@ -146,6 +178,10 @@ def test_the_builder_is_told_types_batches_and_that_float32_is_float32(
     assert ("set_shape", "input", (1, *sizes), (2, *sizes), (3, *sizes)) in told
     assert ("num_compute_capabilities", 2) in told
     assert ("set_compute_capability", trt.ComputeCapability.SM86, 1) in told
+    build_plan(RTX, several_onnx() + further_outputs("squares"), Profile(1, 2, 3), shapes=SHAPES)
+    assert networks[-1].name == "sum"  # by which the engine knows its first output
+    assert ("set_shape", "features", (1, 3, 2), (2, 3, 2), (3, 3, 2)) in told
+    assert ("set_shape", "bias", (3, 1), (3, 1), (3, 1)) in told
 
 
 def test_full_tensorrt_is_not_touched_where_there_is_no_gpu(

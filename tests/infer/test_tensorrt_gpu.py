@@ -88,6 +88,87 @@ def test_buffers_grow(
     assert (cuda.allocated, len(cuda.buffers)) == (4, 2)
 
 
+SHAPES = {"features": (-1, 3, 2), "bias": (3, 1)}
+
+
+@pytest.fixture
+def several(network: Network, trt: TensorRt, monkeypatch: pytest.MonkeyPatch) -> Network:
+    """A network of several inputs and outputs, which `trt` runs."""
+    put_builder(monkeypatch, trt)
+    trt.inputs, trt.outputs, trt.network_name = SHAPES, ("sum", "squares"), "sum"
+    trt.function = lambda x, bias: (x + bias, ((x + bias) ** 2).sum((1, 2)))
+    return replace(network, shapes=SHAPES)
+
+
+def test_a_graph_runs_by_names(
+    cuda: Cuda, trt: TensorRt, several: Network, rng: np.random.Generator
+) -> None:
+    engine = tensorrt_gpu.open_network("tensorrt", several, "auto", asked=True)
+    inputs = {
+        "bias": rng.normal(size=(3, 1)).astype(np.float32),
+        "features": rng.normal(size=(2, 4, 3)).astype(np.float32).swapaxes(1, 2)[:, :, :2],
+    }
+    before = {name: array.copy() for name, array in inputs.items()}
+    for count in (1, 2):
+        given = {**inputs, "features": inputs["features"][:count]}
+        answers = engine.run_graph(given)
+        total, squares = trt.function(given["features"], given["bias"])
+        assert np.array_equal(answers["sum"], total)
+        assert np.array_equal(answers["squares"], squares)
+    assert cuda.allocated == 7  # all but the bias's grew
+    engine.run_graph({name: 0 * array for name, array in inputs.items()})
+    assert np.array_equal(answers["sum"], total)  # the caller keeps it
+    assert all(np.array_equal(inputs[name], before[name]) for name in inputs)
+    wrong = [
+        ({"features": inputs["features"]}, r"takes features \(-1, 3, 2\), bias \(3, 1\), not feat"),
+        ({**inputs, "bias": np.zeros((3, 2))}, r"not bias \(3, 2\), features \(2, 3, 2\)"),
+        (
+            {**inputs, "features": np.zeros((5, 3, 2))},
+            "tensorrt: the plan takes at most 4 .* not 5",
+        ),
+    ]
+    for given, reason in wrong:
+        with pytest.raises(cs.EngineError, match=reason):
+            engine.run_graph(given)
+    with pytest.raises(cs.EngineError, match="not one input"):
+        engine.run(BATCH)
+    cuda.refused = "squares"
+    with pytest.raises(cs.EngineError, match=r"does not take features \(2, 3, 2\), bias \(3, 1\)"):
+        engine.run_graph(inputs)
+    engine.close()
+    with pytest.raises(cs.EngineError, match="closed"):
+        engine.run_graph(inputs)
+
+
+def test_of_several_outputs_the_networks_first_is_the_logits(
+    trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_builder(monkeypatch, trt)
+    trt.outputs, trt.network_name = ("logits", "further"), "logits"
+    trt.function = lambda batch: (first_channel(batch), batch[:, :, 0])
+    engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
+    assert np.array_equal(engine.run(BATCH), first_channel(BATCH))
+    answers = engine.run_graph({"input": BATCH[:3]})
+    assert np.array_equal(answers["logits"], first_channel(BATCH[:3]))
+    assert np.array_equal(answers["further"], BATCH[:3, :, 0])
+
+
+def test_a_plan_serves_its_shapes_and_no_others(
+    trt: TensorRt, network: Network, several: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = put_builder(monkeypatch, trt)
+    path = put_plan(several)
+    assert read_plan(path)[1].shapes == SHAPES
+    others = replace(network, shapes={**SHAPES, "features": (2, 3, 2)})
+    for asked in (several, network, others, network, others):
+        tensorrt_gpu.open_network("tensorrt", asked, "auto", asked=False)
+    assert counted == ["tensorrt"] * 3  # by put_plan, and for each of the others
+    assert len(compiled_cache.list_entries()) == 2
+    put_plan(network)
+    assert "shapes" not in json.loads(record_path(path).read_text())  # as it always was
+    assert read_plan(path)[1].shapes is None
+
+
 @pytest.mark.parametrize("call", ["shape", "input", "logits", "execute"])
 def test_what_a_plan_refuses_is_one_line(
     call: str, cuda: Cuda, trt: TensorRt, network: Network, monkeypatch: pytest.MonkeyPatch
@@ -95,7 +176,9 @@ def test_what_a_plan_refuses_is_one_line(
     put_builder(monkeypatch, trt)
     engine = tensorrt_gpu.open_network("tensorrt", network, "auto", asked=True)
     cuda.refused = call
-    with pytest.raises(cs.EngineError, match=r"tensorrt failed: the plan does not take \(4, 3"):
+    with pytest.raises(
+        cs.EngineError, match=r"tensorrt failed: the plan does not take input \(4, 3"
+    ):
         engine.run(BATCH)
 
 
@@ -265,6 +348,8 @@ def test_a_damaged_entry_of_the_cache_is_compiled_anew(
         {"profile": Profile(1, 1, 2)},
         {"compute_capabilities": ("SM89",), "device": ""},
         {"device": "NVIDIA Other"},
+        {"shapes": {"input": (-1, 3, 4, 4, 4)}},
+        {"shapes": {"input": (1, 3, 4, 4, 4)}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -273,6 +358,7 @@ def test_every_circumstance_gives_another_entry(
 ) -> None:
     put_builder(monkeypatch, trt)
     record = planned("tensorrt", network, GPU)
+    assert "shapes" not in plans._about(record)  # or the entries that there are would be lost
     compiled_cache.write_entry(plans._about(record), lambda: b"a plan")
     assert compiled_cache.has_entry(plans._about(replace(record)))
     assert not compiled_cache.has_entry(plans._about(replace(record, **change)))
@@ -305,7 +391,7 @@ def test_half_a_plan_is_none(
     put_builder(monkeypatch, trt)
     path = put_plan(network)
     record = record_path(path).read_text()
-    changed = [{"profile": {"smallest": 9}}, {"profile": {"largest": 2.5}}]
+    changed = [{"profile": {"smallest": 9}}, {"profile": {"largest": 2.5}}, {"shapes": [1]}]
     for text in ("", "{}", "[]", *(json.dumps({**json.loads(record), **c}) for c in changed)):
         record_path(path).write_text(text)
         with pytest.raises(cs.EngineError, match="its record cannot be read"):
