@@ -4,11 +4,9 @@ A look says what it found and where it looked; what becomes of it is for `predic
 """
 
 import functools
-import hashlib
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cc3d
 import numpy as np
@@ -25,11 +23,10 @@ from clickseg_infer.boxes import (
     shape_of,
     slices_of,
 )
-from clickseg_infer.clicks import Click, Clicks
+from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.model import Model
-from clickseg_infer.network_input import fill_click_channels
+from clickseg_infer.patch_run import Run, hints_for, position_in, run_patch, run_patch_once
 from clickseg_infer.patches import cover, focus, grow
 from clickseg_infer.prediction import Prediction, cut
 from clickseg_infer.resample import (
@@ -37,11 +34,8 @@ from clickseg_infer.resample import (
     from_network,
     mask_to_network,
     network_grid,
-    to_network,
 )
-from clickseg_infer.stopwatch import Stopwatch
-from clickseg_infer.volume import Spacing, Volume
-from clickseg_infer.workspace import Workspace
+from clickseg_infer.volume import Spacing
 
 MAX_PATCHES = 12
 """A look that grows beyond this many patches stops growing."""
@@ -52,44 +46,17 @@ MAX_SWEEP_VOXELS = 2**30
 _GROW_OVERLAP = 0.25
 
 
-@dataclass
-class Run:
-    """One call of `predict`: what it runs on, what it may spend, and what it has spent.
-
-    Attributes:
-        patches: that the network ran.
-        final: False once a look was cut short.
-    """
-
-    model: Model
-    volume: Volume
-    workspace: Workspace = field(default_factory=Workspace)
-    watch: Stopwatch = field(default_factory=Stopwatch)
-    patches: int = 0
-    final: bool = True
-    _deadline: float = math.inf
-    _least_patches: int = 0
-
-    def stop_at(self, deadline: float) -> None:
-        """Begin no more patches after `deadline`, of `time.perf_counter`, but run one at least."""
-        self._deadline, self._least_patches = deadline, self.patches + 1
-
-    def out_of_time(self) -> bool:
-        """Whether to stop here; an answer that does is not final."""
-        late = time.perf_counter() >= self._deadline and self.patches >= self._least_patches
-        self.final = self.final and not late
-        return late
-
-
 @dataclass(frozen=True, eq=False)
 class Look:
     """What was found, as an answer to no clicks, and the boxes of the volume that were looked at.
 
-    Nothing is found outside these boxes.
+    Nothing is found outside these boxes. `plain` is what the network found before it was tuned;
+    the same where it was not.
     """
 
     found: Prediction
     boxes: list[Box]
+    plain: Prediction
 
 
 def look(
@@ -110,23 +77,31 @@ def look(
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
     waiting = {focus(grid.of_volume(centre), grid.shape, spec.patch_size): 0}
     done: dict[Index, NDArray[np.float32]] = {}
+    plain: dict[Index, NDArray[np.float32]] = {}
     while waiting and len(done) < MAX_PATCHES and not (done and run.out_of_time()):
         start = max(waiting, key=lambda place: waiting[place])
         del waiting[start]
-        hints = _hints(run, grid, start, clicks, known, done)
-        done[start] = _patch_logits_once(run, grid, start, hints)
+        hints = hints_for(run, grid, start, clicks, known, done)
+        seen = run_patch_once(run, grid, start, hints)
+        done[start], plain[start] = seen.logits, seen.plain
         if not follow:
             break
         inside = done[start] > spec.threshold_logit
         for neighbour, touched in grow(start, inside, grid.shape, spec.patch_size, _GROW_OVERLAP):
             if neighbour not in done:
                 waiting[neighbour] = max(touched, waiting.get(neighbour, 0))
-    with run.watch.stage("stitch"):
-        origin, shape = _extent(list(done), spec.patch_size)
-        logits = stitch.blend(list(done.values()), list(done), shape, origin)
+    origin, shape = _extent(list(done), spec.patch_size)
     boxes = [grid.volume_box(start, spec.patch_size) for start in done]
     parts = boxes if wanted is None else [b for box in boxes if (b := overlap(box, wanted))]
-    return Look(_found(run, logits, origin, grid, parts, clicks, known), boxes)
+
+    def found(patches: dict[Index, NDArray[np.float32]]) -> Prediction:
+        with run.watch.stage("stitch"):
+            logits = stitch.blend(list(patches.values()), list(patches), shape, origin)
+        return _found(run, logits, origin, grid, parts, clicks, known)
+
+    answer = found(done)
+    tuned = any(plain[start] is not done[start] for start in done)
+    return Look(answer, boxes, found(plain) if tuned else answer)
 
 
 def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
@@ -150,83 +125,10 @@ def sweep_logits(
     """
     spec = run.model.spec
     starts = cover(grid.shape, spec.patch_size, spec.overlap)
-    hints = (_hints(run, grid, start, clicks, known, {}) for start in starts)
-    logits = (_patch_logits(run, grid, *pair) for pair in zip(starts, hints, strict=True))
+    hints = (hints_for(run, grid, start, clicks, known, {}) for start in starts)
+    pairs = zip(starts, hints, strict=True)
+    logits = (run_patch(run, grid, start, hint).logits for start, hint in pairs)
     return stitch.blend(logits, starts, grid.shape, (0, 0, 0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Hints:
-    """What a patch's input has beside the CT.
-
-    Attributes:
-        on: clicks on the object, in the patch's voxels, that its input can depend on.
-        beside: clicks beside it, likewise.
-        before: (z, y, x) float32, 0 or 1: the previous mask.
-    """
-
-    on: tuple[Index, ...]
-    beside: tuple[Index, ...]
-    before: NDArray[np.float32]
-
-
-def _hints(
-    run: Run,
-    grid: NetworkGrid,
-    start: Index,
-    clicks: Clicks,
-    known: Prediction,
-    done: dict[Index, NDArray[np.float32]],
-) -> _Hints:
-    """Clicks, and as the previous mask what is known and what overlapping patches have found."""
-    spec = run.model.spec
-    with run.watch.stage("resample"):
-        before = np.zeros(spec.patch_size, np.float32)
-        if known.box is not None:
-            mask_to_network(known.crop, known.box, grid, start, before)
-        for other, found in done.items():
-            shared = overlap(box_at(start, spec.patch_size), box_at(other, spec.patch_size))
-            if shared is not None:
-                theirs = found[slices_of(shared, other)]
-                before[slices_of(shared, start)] = theirs > spec.threshold_logit
-    near: dict[bool, list[Index]] = {True: [], False: []}
-    reach = spec.click_radius
-    for click in clicks:
-        position = _position(click, grid, start)
-        if all(-reach <= p < n + reach for p, n in zip(position, spec.patch_size, strict=True)):
-            near[click.positive].append(position)
-    return _Hints(tuple(near[True]), tuple(near[False]), before)
-
-
-def _patch_logits(run: Run, grid: NetworkGrid, start: Index, hints: _Hints) -> NDArray[np.float32]:
-    """Run one patch: logits (z, y, x)."""
-    spec, workspace = run.model.spec, run.workspace
-    batch = workspace.batch((1, len(spec.channels), *spec.patch_size))
-    windows = list(spec.hu_windows.values())
-    with run.watch.stage("resample"):
-        to_network(run.volume.voxels, grid, start, windows, batch[0, : len(windows)])
-    with run.watch.stage("maps"):
-        drawn, workspace.drawn = workspace.drawn, None
-        fill_click_channels(spec, hints.on, hints.beside, hints.before, batch[0], drawn)
-        workspace.drawn = hints.on, hints.beside
-    with run.watch.stage("network"):
-        logits: NDArray[np.float32] = run.model.engine.run(batch)[0, 0]
-    run.patches += 1
-    return logits
-
-
-def _patch_logits_once(
-    run: Run, grid: NetworkGrid, start: Index, hints: _Hints
-) -> NDArray[np.float32]:
-    """As `_patch_logits`, but a patch whose input is as it was lately is not run again."""
-    with run.watch.stage("resample"):
-        mask = hashlib.blake2b(np.packbits(hints.before > 0).tobytes(), digest_size=16).digest()
-    key = (grid.ratio, start, hints.on, hints.beside, mask)
-    logits = run.workspace.recall(key)
-    if logits is None:
-        logits = _patch_logits(run, grid, start, hints)
-        run.workspace.keep(key, logits)
-    return logits
 
 
 def _found(
@@ -281,7 +183,7 @@ def _not_clicked(
     components, count = cc3d.connected_components(
         inside, connectivity=26, return_N=True, binary_image=True
     )
-    positions = [_position(click, grid, origin) for click in clicks if click.positive]
+    positions = [position_in(click, grid, origin) for click in clicks if click.positive]
     kept = {
         int(components[position])
         for position in positions
@@ -303,14 +205,6 @@ def _not_clicked(
 
 def _plus(a: Sequence[int], b: Sequence[int]) -> Index:
     z, y, x = (p + q for p, q in zip(a, b, strict=True))
-    return z, y, x
-
-
-def _position(click: Click, grid: NetworkGrid, origin: Index) -> Index:
-    """A click's voxel (z, y, x) in a block of the network's grid that begins at `origin`."""
-    z, y, x = (
-        int(np.floor(p + 0.5)) - o for p, o in zip(grid.of_volume(click.zyx), origin, strict=True)
-    )
     return z, y, x
 
 

@@ -2,18 +2,21 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
 from clickseg_infer.engines import Engine, Network, climb, open_engine
+from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.errors import FileError, ModelError
 from clickseg_infer.files import PathLike
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.onnx_metadata import append_metadata, drop_metadata, read_metadata
+from clickseg_infer.refinement.heads import Head, heads_from_json, heads_to_json
+from clickseg_infer.refinement.refiner import Refiner, check_method, open_refined
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "light.onnx"
-_SPEC, _DIGEST = "clickseg.spec", "clickseg.sha256"
+_SPEC, _HEADS, _DIGEST = "clickseg.spec", "clickseg.heads", "clickseg.sha256"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +28,25 @@ class Model:
         engine: what runs it.
         sha256: of the model file, in hexadecimal; empty for a model that is not from a file.
         passed_over: the faster engines that "auto" could not take, and why.
+        refiner: what has answers obey their clicks; None where nothing does. With one, the engine
+            gives the tensors that it reads.
     """
 
     spec: ModelSpec
     engine: Engine
     sha256: str = ""
     passed_over: Mapping[str, str] = field(default_factory=dict)
+    refiner: Refiner | None = None
+
+    @property
+    def refine(self) -> str:
+        """How answers are refined: "none", or f-BRS's insertion point."""
+        return "none" if self.refiner is None else self.refiner.point
+
+    def shared(self) -> "Model":
+        """The same model for several threads, each in its turn; closing it closes this one."""
+        refiner = None if self.refiner is None else self.refiner.shared()
+        return replace(self, engine=SharedEngine(self.engine), refiner=refiner)
 
     def __enter__(self) -> "Model":
         return self
@@ -44,12 +60,18 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Close the engine."""
+        """Close the engine, and the refiner's."""
         self.engine.close()
+        if self.refiner is not None:
+            self.refiner.close()
 
 
 def load_model(
-    path: PathLike | None = None, *, engine: str = "auto", precision: str = "auto"
+    path: PathLike | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    refine: str = "none",
 ) -> Model:
     """Open a model file; without a path, the bundled default.
 
@@ -57,17 +79,28 @@ def load_model(
         path: an `.onnx` file that clickseg exported.
         engine: "auto" for the first of `engines.NAMES` that runs it, or one of them.
         precision: "auto" or one of `engines.PRECISIONS`; see `open_engine`.
+        refine: one of `refinement.METHODS`. With "fbrs" every clicked voxel carries its click's
+            label: f-BRS tunes the network where it disagrees.
 
     Raises:
         FileError: missing or unreadable.
-        ModelError: not a clickseg model, of a newer format, or damaged.
-        EngineError: the engine is not there or cannot run it.
+        ModelError: not a clickseg model, of a newer format, damaged, or without what refines.
+        EngineError: the engine is not there or cannot run it, or an unknown way to refine.
     """
+    check_method(refine)
     spec, network = read_network(DEFAULT_MODEL if path is None else path)
-    if engine != "auto":
-        return Model(spec, open_engine(network, engine, precision), network.sha256)
-    opened, passed_over = climb(network, precision)
-    return Model(spec, opened, network.sha256, passed_over)
+    passed_over: dict[str, str] = {}
+    if engine == "auto":
+        opened, passed_over = climb(network, precision)
+    else:
+        opened = open_engine(network, engine, precision)
+    if refine == "none":
+        return Model(spec, opened, network.sha256, passed_over)
+    name, computes = opened.name, opened.precision
+    opened.close()
+    heads = read_heads(network.content)
+    opened, refiner = open_refined(network, heads, refine, name, computes)
+    return Model(spec, opened, network.sha256, passed_over, refiner)
 
 
 def read_network(path: PathLike) -> tuple[ModelSpec, Network]:
@@ -98,7 +131,7 @@ def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:
         if _SPEC not in metadata:
             raise ModelError("an ONNX model without a clickseg spec; export it with clickseg")
         spec = ModelSpec.from_json(metadata[_SPEC])
-        if metadata.get(_DIGEST) != _digest(metadata[_SPEC], rest):
+        if metadata.get(_DIGEST) != _digest(metadata[_SPEC], metadata.get(_HEADS, ""), rest):
             raise ModelError("damaged: its content differs from its digest")
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
@@ -115,13 +148,26 @@ def check_model_name(path: Path) -> None:
         raise FileError(f"{path}: the name must end in .onnx")
 
 
-def with_spec(content: bytes, spec: ModelSpec) -> bytes:
+def read_heads(content: bytes) -> dict[str, Head]:
+    """The heads of a model file's content, by insertion point; none of a model without any.
+
+    Raises:
+        ModelError: they cannot be read.
+    """
+    metadata, _ = read_metadata(content)
+    return heads_from_json(metadata.get(_HEADS, "{}"))
+
+
+def with_spec(content: bytes, spec: ModelSpec, heads: Mapping[str, Head] | None = None) -> bytes:
     """A serialised ONNX model becomes a clickseg model file, whatever metadata it had."""
     text = spec.to_json()
+    beside = heads_to_json(heads) if heads else ""
     plain = drop_metadata(content)
     _, rest = read_metadata(plain)
-    return append_metadata(plain, {_SPEC: text, _DIGEST: _digest(text, rest)})
+    pairs = {_SPEC: text, _DIGEST: _digest(text, beside, rest)}
+    return append_metadata(plain, pairs | ({_HEADS: beside} if beside else {}))
 
 
-def _digest(spec: str, rest: str) -> str:
-    return hashlib.sha256(f"{spec}\n{rest}".encode()).hexdigest()
+def _digest(spec: str, heads: str, rest: str) -> str:
+    parts = [spec, *([heads] if heads else []), rest]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Read, drop and append the metadata of an `.onnx` file without the onnx package.
+"""The bytes of an `.onnx` file without the onnx package: its metadata, and parts of its graph.
 
 An ONNX model is one protobuf message, `ModelProto`
 (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto), whose field 14 holds key-value pairs.
@@ -23,9 +23,9 @@ def read_metadata(content: bytes) -> tuple[dict[str, str], str]:
     """
     pairs, rest = {}, hashlib.sha256()
     view = memoryview(content)
-    for number, begin, payload, end in _fields(view):
+    for number, begin, payload, end in fields_of(view):
         if number == _METADATA:
-            strings = {n: bytes(view[p:e]) for n, _, p, e in _fields(view, payload, end)}
+            strings = {n: bytes(view[p:e]) for n, _, p, e in fields_of(view, payload, end)}
             try:
                 pairs[strings[1].decode()] = strings[2].decode()
             except (KeyError, UnicodeDecodeError) as error:
@@ -42,19 +42,19 @@ def drop_metadata(content: bytes) -> bytes:
         ModelError: the bytes are not a protobuf message, or end early.
     """
     view = memoryview(content)
-    return b"".join(view[begin:end] for n, begin, _, end in _fields(view) if n != _METADATA)
+    return b"".join(view[begin:end] for n, begin, _, end in fields_of(view) if n != _METADATA)
 
 
 def append_metadata(content: bytes, pairs: Mapping[str, str]) -> bytes:
     """The serialised model with more key-value pairs."""
     parts = [content]
     for key, value in pairs.items():
-        pair = _bytes_field(1, key.encode()) + _bytes_field(2, value.encode())
-        parts.append(_bytes_field(_METADATA, pair))
+        pair = bytes_field(1, key.encode()) + bytes_field(2, value.encode())
+        parts.append(bytes_field(_METADATA, pair))
     return b"".join(parts)
 
 
-def _fields(
+def fields_of(
     view: memoryview, position: int = 0, stop: int | None = None
 ) -> Iterator[tuple[int, int, int, int]]:
     """Each field's number, and where it begins, its payload begins, and it ends."""
@@ -90,7 +90,8 @@ def _varint(view: memoryview, position: int, stop: int) -> tuple[int, int]:
     raise ModelError("not an ONNX model, or truncated")
 
 
-def _bytes_field(number: int, payload: bytes) -> bytes:
+def bytes_field(number: int, payload: bytes) -> bytes:
+    """One field of a message that holds bytes, a string or another message."""
     return _to_varint(number << 3 | _BYTES) + _to_varint(len(payload)) + payload
 
 

@@ -22,9 +22,12 @@ from clickseg_infer.boxes import Box, box_at, hull, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.look import Look, Run, look, sweep
+from clickseg_infer.look import Look, look, sweep
 from clickseg_infer.model import Model
+from clickseg_infer.patch_run import Run
 from clickseg_infer.prediction import Prediction, cut, joined, reduced
+from clickseg_infer.refinement.obedience import far_voxels, obeyed
+from clickseg_infer.refinement.tuning import Refinement
 from clickseg_infer.volume import Spacing, Volume
 from clickseg_infer.workspace import Workspace
 
@@ -84,7 +87,7 @@ def predict(
     for count in range(known + 1, len(clicks) + 1):
         if budget_ms is not None and count == len(clicks):
             run.stop_at(began + budget_ms / 1e3)
-        run.workspace.begin()
+        run.begin(answer)
         answer = _answer(run, clicks[:count], answer)
         if count < len(clicks):
             on_the_way(answer)
@@ -92,6 +95,8 @@ def predict(
         run.workspace.trim()
     if whole_volume:
         answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
+        if model.refiner is not None:
+            answer = _obeyed(run, clicks, answer, answer)
     return replace(answer, patches=run.patches, ms=run.watch.ms, final=run.final)
 
 
@@ -103,19 +108,48 @@ def check_budget(budget_ms: float | None) -> None:
 
 def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     """The answer to one more click."""
-    latest = clicks[-1]
     known = replace(known, clicks=clicks)
-    if known.box is None:
-        # With nothing there, a negative click has nothing to take away.
-        return joined(known, _first_look(run, clicks, known)) if latest.positive else known
-    seen = _fitting_look(run, clicks, known, hull(known.box, box_at(latest.zyx)))
+    if known.box is not None:
+        seen = _fitting_look(run, clicks, known, hull(known.box, box_at(clicks[-1].zyx)))
+    elif clicks[-1].positive:
+        seen = _first_look(run, clicks, known)
+    else:  # with nothing there, a negative click has nothing to take away
+        return known
     with run.watch.stage("back"):
-        if latest.positive:
-            changed = joined(known, seen.found)
-        else:
-            changed = reduced(known, seen.found, seen.boxes)
-        too_much = abs(changed.voxels - known.voxels) > _MOST_CHANGED * known.voxels
-        return _nearest_only(run, clicks, known, changed) if too_much else changed
+        answer = _changed(run, clicks, known, seen.found, seen.boxes)
+    if run.model.refiner is None:
+        return answer
+    with run.watch.stage("refine"):
+        untuned = seen.plain is seen.found
+        plain = answer if untuned else _changed(run, clicks, known, seen.plain, seen.boxes)
+        return _obeyed(run, clicks, answer, plain)
+
+
+def _changed(
+    run: Run, clicks: Clicks, known: Prediction, found: Prediction, looked: list[Box]
+) -> Prediction:
+    """What is known, and what the latest click changes of it by what was found for it."""
+    on = clicks[-1].positive
+    changed = joined(known, found) if on else reduced(known, found, looked)
+    too_much = abs(changed.voxels - known.voxels) > _MOST_CHANGED * known.voxels
+    if known.box is None or not too_much:
+        return changed
+    return _nearest_only(run, clicks, known, changed)
+
+
+def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> Prediction:
+    """The answer with every clicked voxel as its click says, and a word on how it came to that.
+
+    `plain` is what the answer would be if the network had not been tuned.
+    """
+    spec, volume = run.model.spec, run.volume
+    radius_mm = spec.click_radius * max(spec.spacing_mm)
+    answer, corrected = obeyed(answer, clicks, volume.spacing_mm, radius_mm)
+    evaluations = sum(seen.evaluations for seen in run.tuned)
+    far = far_voxels(plain, answer, clicks, volume.spacing_mm) if run.tuned else 0
+    done = Refinement(len(run.tuned), evaluations, corrected, far)
+    tuning = run.tuned[-1].tuning if run.tuned else answer.tuning
+    return replace(answer, clicks=clicks, tuning=tuning, refinement=done)
 
 
 def _nearest_only(run: Run, clicks: Clicks, before: Prediction, after: Prediction) -> Prediction:
@@ -128,7 +162,7 @@ def _nearest_only(run: Run, clicks: Clicks, before: Prediction, after: Predictio
         if click.positive != latest.positive:
             far = _nearer(box, run.volume.spacing_mm, click.zyx, latest.zyx)
             mask[far] = old[far]
-    return replace(cut(mask, box, before.shape), clicks=clicks)
+    return before.with_mask(cut(mask, box, before.shape))
 
 
 def _nearer(box: Box, spacing_mm: Spacing, this: Index, that: Index) -> NDArray[np.bool_]:
@@ -141,19 +175,19 @@ def _nearer(box: Box, spacing_mm: Spacing, this: Index, that: Index) -> NDArray[
     return nearer
 
 
-def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
+def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Look:
     """Look wide for the object's size, then closer without regard to what was seen.
 
     The wide look's mask is rough, and the network would take it for an answer to be kept.
     """
     wide, latest = run.model.spec.overview_spacing_mm, clicks[-1].zyx
-    rough = look(run, clicks, known, wide, latest).found
-    seen = union(rough.box, box_at(latest))
+    rough = look(run, clicks, known, wide, latest)
+    seen = union(rough.found.box, box_at(latest))
     assert seen is not None
     if fitting_spacing(run, seen) == wide or run.out_of_time():
         return rough
-    found = _fitting_look(run, clicks, known, seen).found
-    return rough if found.box is None else found
+    closer = _fitting_look(run, clicks, known, seen)
+    return rough if closer.found.box is None else closer
 
 
 def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Look:

@@ -18,6 +18,7 @@ from clickseg_infer.boxes import (
 )
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.file_grid import Index
+from clickseg_infer.refinement.tuning import Refinement, Tuning
 
 
 def _nothing() -> NDArray[np.uint8]:
@@ -37,6 +38,8 @@ class Prediction:
         ms: milliseconds by stage since then.
         final: False where a budget ended before the latest click was answered in full.
         swept: whether the whole volume was swept; no answer continues such a one.
+        tuning: with which f-BRS had the network agree with its clicks last, if it had to.
+        refinement: how the answer came to obey its clicks; None where nothing refines.
     """
 
     clicks: Clicks
@@ -47,6 +50,8 @@ class Prediction:
     ms: dict[str, float] = field(default_factory=dict)
     final: bool = True
     swept: bool = False
+    tuning: Tuning | None = None
+    refinement: Refinement | None = None
 
     def __post_init__(self) -> None:
         self.crop.flags.writeable = False
@@ -63,6 +68,10 @@ class Prediction:
     def voxels(self) -> int:
         """How many voxels the mask has."""
         return int(np.count_nonzero(self.crop))
+
+    def with_mask(self, other: "Prediction") -> "Prediction":
+        """This answer with the mask of another."""
+        return replace(self, box=other.box, crop=other.crop)
 
     def within(self, box: Box) -> NDArray[np.uint8]:
         """The part of the mask that lies in `box`: (z, y, x) uint8, newly made."""

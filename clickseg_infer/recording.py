@@ -33,6 +33,7 @@ class Recording:
         model: hash of the model file.
         engine: its name.
         precision: in which it computed.
+        refine: how answers were refined.
         start: `mask_hash` of the mask that the session began with.
         masks: click count -> `mask_hash` of the answer to so many clicks.
     """
@@ -42,6 +43,7 @@ class Recording:
     model: str
     engine: str
     precision: str
+    refine: str
     start: str
     masks: dict[int, str]
 
@@ -74,6 +76,7 @@ def record(session: Session) -> Recording:
         model.sha256,
         model.engine.name,
         model.engine.precision,
+        model.refine,
         mask_hash(session.start),
         masks,
     )
@@ -128,8 +131,8 @@ def check_same(
     In bfloat16 another kind of CPU, or another version of the engine, may differ all the same.
 
     Raises:
-        ReplayError: nothing was recorded, or of another image, model, engine, precision or first
-            mask. It names the first that differs.
+        ReplayError: nothing was recorded, or of another image, model, engine, precision,
+            refinement or first mask. It names the first that differs.
     """
     if not recording.masks:
         raise ReplayError("the file holds clicks but no recorded masks")
@@ -140,6 +143,7 @@ def check_same(
         "model": (recording.model, model.sha256),
         "engine": (recording.engine, model.engine.name),
         "precision": (recording.precision, model.engine.precision),
+        "refinement": (recording.refine, model.refine),
     }
     for what, (recorded, ours) in pairs.items():
         if recorded != ours:
@@ -163,6 +167,7 @@ def recording_content(recording: Recording, volume: Volume) -> dict[str, Any]:
         "image": {"sha256": recording.image},
         "model": {"sha256": recording.model},
         "engine": {"name": recording.engine, "precision": recording.precision},
+        "refine": recording.refine,
         "start": {"mask_sha256": recording.start},
         "expect": [
             {"after": count, "mask_sha256": mask} for count, mask in recording.masks.items()
@@ -190,6 +195,7 @@ def read_recording(path: PathLike, volume: Volume) -> Recording:
             str(model.get("sha256", "")),
             str(engine.get("name", "")),
             str(engine.get("precision", "")),
+            str(content.get("refine", "none" if masks else "")),
             str(start.get("mask_sha256", "")),
             masks,
         )

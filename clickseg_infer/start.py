@@ -19,6 +19,7 @@ def open_scan(
     *,
     engine: str = "auto",
     precision: str = "auto",
+    refine: str = "none",
 ) -> tuple[Volume, Model]:
     """Read a scan while a thread loads a model and everything else that a first click needs.
 
@@ -27,6 +28,7 @@ def open_scan(
         model: as for `load_model`.
         engine: likewise.
         precision: likewise.
+        refine: likewise.
 
     Returns:
         The volume, and the model, which is the caller's to close.
@@ -36,7 +38,9 @@ def open_scan(
         FileError, ModelError, EngineError: as `load_model`, if the scan can be read.
     """
     with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(load_ready_model, model, engine=engine, precision=precision)
+        loading = pool.submit(
+            load_ready_model, model, engine=engine, precision=precision, refine=refine
+        )
         try:
             volume = read_volume(image)
         except BaseException:
@@ -47,14 +51,18 @@ def open_scan(
 
 
 def load_ready_model(
-    path: PathLike | None = None, *, engine: str = "auto", precision: str = "auto"
+    path: PathLike | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
+    refine: str = "none",
 ) -> Model:
     """Load a model and everything else that a first click needs.
 
     Raises:
         FileError, ModelError, EngineError: as `load_model`.
     """
-    model = load_model(path, engine=engine, precision=precision)
+    model = load_model(path, engine=engine, precision=precision, refine=refine)
     try:
         _load_kernels(model)
     except BaseException:

@@ -1,17 +1,39 @@
 """What answers on one volume keep for each other, and never show."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.file_grid import Index
+from clickseg_infer.refinement.tuning import Tuning
 
 _KEPT = 4  # patches of a final answer, each as large as four bytes for every voxel
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the network made of a patch.
+
+    Attributes:
+        logits: (z, y, x). Made read-only.
+        plain: what they were before the network was tuned; the same where it was not. Likewise.
+        tuning: what f-BRS found, if it searched.
+        evaluations: that it took.
+    """
+
+    logits: NDArray[np.float32]
+    plain: NDArray[np.float32]
+    tuning: Tuning | None = None
+    evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        self.logits.flags.writeable = self.plain.flags.writeable = False
+
+
 class Workspace:
-    """A buffer for the network's input, and the logits of patches that ran lately.
+    """A buffer for the network's input, and what patches that ran lately gave.
 
     Belongs to one model, one volume and one thread. It changes what an answer costs, never the
     answer.
@@ -23,8 +45,8 @@ class Workspace:
     def __init__(self) -> None:
         self.drawn: tuple[Sequence[Index], Sequence[Index]] | None = None
         self._batch = np.empty(0, np.float32)
-        self._before: dict[Hashable, NDArray[np.float32]] = {}
-        self._now: dict[Hashable, NDArray[np.float32]] = {}
+        self._before: dict[Hashable, Seen] = {}
+        self._now: dict[Hashable, Seen] = {}
 
     def begin(self) -> None:
         """Begin another answer: patches that served neither this one nor the one before may go."""
@@ -41,14 +63,13 @@ class Workspace:
             self._batch, self.drawn = np.empty(shape, np.float32), None
         return self._batch
 
-    def recall(self, key: Hashable) -> NDArray[np.float32] | None:
-        """The logits (z, y, x) that were kept under `key`, or None."""
+    def recall(self, key: Hashable) -> Seen | None:
+        """What was kept under `key`, or None."""
         known = self._now.get(key, self._before.get(key))
         if known is not None:
             self._now[key] = known
         return known
 
-    def keep(self, key: Hashable, logits: NDArray[np.float32]) -> None:
-        """Keep logits (z, y, x), which must not be modified from then on."""
-        logits.flags.writeable = False
-        self._now[key] = logits
+    def keep(self, key: Hashable, seen: Seen) -> None:
+        """Keep what the network made of a patch."""
+        self._now[key] = seen

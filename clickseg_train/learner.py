@@ -53,7 +53,7 @@ class Learner:
         """
         torch.manual_seed(config.seed)
         self._config, self._place = config, place
-        network = build_network(config.network, len(spec.channels))
+        network: nn.Module = build_network(config.network, len(spec.channels))
         if initial is not None and before is None:
             load_state(network, dict(initial))
             measure_norms(network, (torch.from_numpy(batch.inputs) for batch in examples))

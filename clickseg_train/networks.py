@@ -15,7 +15,7 @@ from clickseg_train.config import NetworkConfig
 _BLOCKS = (3, 4, 6, 3)  # ResNet-34
 
 
-def build_network(config: NetworkConfig, channels: int) -> nn.Module:
+def build_network(config: NetworkConfig, channels: int) -> "DeepLabV3Plus":
     """The network for `channels` input channels: (N, C, z, y, x) -> logits (N, 1, z, y, x)."""
     return DeepLabV3Plus(config, channels)
 
@@ -94,7 +94,7 @@ class _Middle(nn.Module):
         return functional.relu(context + self.second(self.first(joined)))
 
 
-class _Detail(nn.Module):
+class Detail(nn.Module):
     """Logits of single voxels from features at stride 2 and the input itself.
 
     Cells of 2^3 voxels of the input become channels, and eight channels become such a cell of
@@ -111,6 +111,7 @@ class _Detail(nn.Module):
             self.voxels.bias[:] = 0  # type: ignore[index]
 
     def forward(self, features: Tensor, x: Tensor) -> Tensor:
+        """Features at stride 2 and network input to logits (N, 1, z, y, x)."""
         cells = self.voxels(self.join(torch.cat([features, self.cells(x)], dim=1)))
         count, _, depth, height, width = cells.shape
         cells = cells.view(count, 2, 2, 2, depth, height, width).permute(0, 4, 1, 5, 2, 6, 3)
@@ -148,7 +149,7 @@ class DeepLabV3Plus(nn.Module):
             self.refine = _conv_relu(2 * narrow + width, config.refine_width)
         self.classifier: nn.Module
         if config.detail_width:
-            self.classifier = _Detail(channels, config.refine_width, config.detail_width)
+            self.classifier = Detail(channels, config.refine_width, config.detail_width)
         else:
             self.classifier = nn.Conv3d(config.refine_width or 2 * narrow, 1, 1)
 
@@ -166,7 +167,7 @@ class DeepLabV3Plus(nn.Module):
         decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
         if self.refine is not None:
             decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))
-        if isinstance(self.classifier, _Detail):
+        if isinstance(self.classifier, Detail):
             logits: Tensor = self.classifier(decoded, x)
             return logits
         return _resize(self.classifier(decoded), x)

@@ -9,9 +9,10 @@ from torch import nn
 
 from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.engines.function import FunctionEngine
-from clickseg_infer.look import Run, sweep
+from clickseg_infer.look import sweep
 from clickseg_infer.metrics import dice
 from clickseg_infer.model import Model
+from clickseg_infer.patch_run import Run
 from clickseg_infer.prediction import Prediction
 from clickseg_train.cases import Case, LoadedCase, load_case
 from clickseg_train.config import TrainConfig

@@ -15,6 +15,7 @@ def demo(
     model: options.Model = None,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    refine: options.Refine = "none",
     folder: Annotated[
         Path | None, typer.Option(help="A folder whose scans the page may open.")
     ] = None,
@@ -38,9 +39,6 @@ def demo(
     check_viewer()
     address = bind(host, port, token)
 
-    from dataclasses import replace
-
-    from clickseg_infer.engines.shared import SharedEngine
     from clickseg_infer.server.opening import Demo
     from clickseg_infer.server.registry import Registry
     from clickseg_infer.server.scans import Scans
@@ -48,9 +46,9 @@ def demo(
 
     scans, volume = Scans(image, folder), None
     if image is None:
-        loaded = load_ready_model(model, engine=engine, precision=precision)
+        loaded = load_ready_model(model, engine=engine, precision=precision, refine=refine)
     else:
-        volume, loaded = open_scan(image, model, engine=engine, precision=precision)
-    with replace(loaded, engine=SharedEngine(loaded.engine)) as shared:
+        volume, loaded = open_scan(image, model, engine=engine, precision=precision, refine=refine)
+    with loaded.shared() as shared:
         print(f"clickseg demo: {address.url} (Ctrl-C ends it)", flush=True)
         serve(Demo(shared, scans, Registry(), volume), address, browser=not no_browser)

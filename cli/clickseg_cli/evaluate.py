@@ -40,6 +40,7 @@ def evaluate(
     ] = None,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    refine: options.Refine = "none",
     as_json: options.AsJson = False,
 ) -> None:
     """Let a simulated user correct the model's answers, and measure each of them."""
@@ -54,7 +55,7 @@ def evaluate(
     if protocol == "cvpr2025":
         if dataset is None or out is None:
             raise DatasetError("the cvpr2025 protocol needs a folder of .npz files and --out")
-        with load_model(model, engine=engine, precision=precision) as loaded:
+        with load_model(model, engine=engine, precision=precision, refine=refine) as loaded:
             means = evaluate_folder(loaded, dataset, out)
         print(json.dumps(means) if as_json else "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
         return
@@ -74,7 +75,7 @@ def evaluate(
         scores = " ".join(f"{value:.3f}" for value in result.dice)
         print(f"{result.image}  {names.get(result.label_value, result.label_value)}  {scores}")
 
-    with load_model(model, engine=engine, precision=precision) as loaded:
+    with load_model(model, engine=engine, precision=precision, refine=refine) as loaded:
         report = (lambda _: None) if as_json else show
         result = run(loaded, cases, settings, values, report)
         if out is not None:

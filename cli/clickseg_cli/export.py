@@ -99,7 +99,10 @@ def export(
         print(f"{model}: written")
     if exported.parity is not None:
         found = exported.parity
-        print(f"engine and torch differ by at most {found.largest:.1e} in a logit")
+        print(
+            f"engine and torch differ by at most {found.largest:.1e} in a logit, "
+            f"and by {found.gradients:.1e} of their size in the heads' gradients"
+        )
         if half_weights:
             print(
                 f"16-bit weights move logits by at most {found.rounding:.1e} "

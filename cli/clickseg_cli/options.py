@@ -11,6 +11,13 @@ Engine = Annotated[
     typer.Option(help="auto, or tensorrt, tensorrt-rtx, onnxruntime-cuda, openvino, onnxruntime."),
 ]
 Precision = Annotated[str, typer.Option(help="auto, or float32, bfloat16, float16, int8.")]
+Refine = Annotated[
+    str,
+    typer.Option(
+        help="none, or fbrs: tune the network until every click is obeyed (fbrs-a, -b or -c say "
+        "where; fbrs is fbrs-b)."
+    ),
+]
 StartMask = Annotated[
     Path | None, typer.Option("--mask", help="The mask that the clicks correct, if any.")
 ]

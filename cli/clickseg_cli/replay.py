@@ -23,12 +23,16 @@ def replay(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16; the recorded one without it.")
     ] = None,
+    refine: Annotated[
+        str | None, typer.Option(help="none, or fbrs...; as recorded without it.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Answer the clicks of a session again, one after the other, and compare the masks.
 
     With --expect, a replay that cannot or does not lead to the recorded masks fails, and the first
-    thing that differs is named: image, first mask, model, engine, precision, or a click's mask.
+    thing that differs is named: image, first mask, model, engine, precision, refinement, or a
+    click's mask.
     """
     import json
 
@@ -43,9 +47,13 @@ def replay(
     volume = read_volume(image)
     start = read_label(mask, like=volume) if mask else None
     recording = recordings.read_recording(clicks, volume)
-    engine, precision = engine or recording.engine, precision or recording.precision
     steps = []
-    with load_model(model, engine=engine or "auto", precision=precision or "auto") as loaded:
+    with load_model(
+        model,
+        engine=engine or recording.engine or "auto",
+        precision=precision or recording.precision or "auto",
+        refine=refine or recording.refine or "none",
+    ) as loaded:
         for step in recordings.replay(loaded, volume, recording, start, expect=expect):
             answer, count = step.answer, len(step.answer.clicks)
             steps.append({"after": count, "voxels": answer.voxels, "mask_sha256": step.mask})

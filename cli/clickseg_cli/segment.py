@@ -29,6 +29,7 @@ def segment(
     model: options.Model = None,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    refine: options.Refine = "none",
     whole_volume: Annotated[
         bool, typer.Option("--whole-volume", help="Sweep the whole volume after the last click.")
     ] = False,
@@ -46,6 +47,7 @@ def segment(
     """
     import json
     import sys
+    from dataclasses import asdict
 
     from clickseg_infer.atomic_write import check_writable
     from clickseg_infer.clicks import check_clicks, parse_voxel, read_clicks
@@ -67,7 +69,7 @@ def segment(
         check_preview_name(preview)
     watch = Stopwatch()
     with watch.stage("open"):
-        volume, loaded = open_scan(image, model, engine=engine, precision=precision)
+        volume, loaded = open_scan(image, model, engine=engine, precision=precision, refine=refine)
     with loaded:
         # These load what `open_scan` has loaded beside the scan.
         from clickseg_infer import recording
@@ -98,6 +100,13 @@ def segment(
     missed = sum(click.positive and not found[click.zyx] for click in given)
     if missed:
         print(f"clickseg: {missed} positive clicks lie outside the mask", file=sys.stderr)
+    refined = answer.refinement
+    if refined is not None and refined.corrected and not as_json:
+        print(
+            f"clickseg: {refined.corrected} clicks are obeyed by a ball around them, "
+            "the network was not to be had",
+            file=sys.stderr,
+        )
     report = {
         "mask": {"voxels": answer.voxels, "ml": answer.voxels * volume.voxel_ml},
         "engine": {
@@ -106,6 +115,7 @@ def segment(
             "passed_over": dict(loaded.passed_over),
         },
         "patches": answer.patches,
+        "refinement": asdict(refined) if refined else None,
         "ms": {"total": watch.total_ms, **watch.ms, **answer.ms},
     }
     if as_json:

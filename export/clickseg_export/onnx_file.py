@@ -1,11 +1,6 @@
 """A checkpoint becomes one `.onnx` file with its spec inside."""
 
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,15 +10,19 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from clickseg_export.head import WithTensors, makers_of
+from clickseg_export.head_check import check_heads
+from clickseg_export.head_graph import heads_of
+from clickseg_export.onnx_weights import HALF
 from clickseg_export.parity import Parity, check_parity, example_batch
+from clickseg_export.tracing import traced
 from clickseg_infer.engines import Network, available, open_engine
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import with_spec
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_train.checkpoint import Checkpoint, load_state, read_checkpoint
-from clickseg_train.networks import build_network
+from clickseg_train.networks import DeepLabV3Plus, build_network
 
-_OPSET = 18
 _SMALL = 1024  # weights of fewer values are not worth halving
 
 
@@ -49,7 +48,7 @@ def onnx_model(
         FileError: the checkpoint cannot be read.
         CheckpointError: not a checkpoint, or damaged.
         ModelError: a threshold or a patch size that makes no sense.
-        ParityError: the exported model differs from the network.
+        ParityError: the exported model differs from the network, or its heads' gradients do.
         EngineError: no engine to check it with.
     """
     state = read_checkpoint(checkpoint)
@@ -67,23 +66,26 @@ def onnx_model(
     content = serialised(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:
         content = _halve(content)
-    content = with_spec(content, spec)
+    heads = heads_of(stored, spec, content)
+    content = with_spec(content, spec, heads)
     network = Network(content, spec.patch_size)
     name = "onnxruntime" if "onnxruntime" in available(network) else "openvino"
     engine = open_engine(network, name, "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
-    return (spec, content), parity
+    gradients = check_heads(stored, spec, content, heads, name)
+    return (spec, content), replace(parity, gradients=gradients)
 
 
-def network_of(checkpoint: Checkpoint) -> nn.Module:
+def network_of(checkpoint: Checkpoint) -> DeepLabV3Plus:
     """The checkpoint's network with its averaged weights, ready to predict."""
-    network = build_network(checkpoint.config.network, len(checkpoint.config.model.spec().channels))
+    channels = len(checkpoint.config.model.spec().channels)
+    network = build_network(checkpoint.config.network, channels).eval()
     load_state(network, checkpoint.average)
-    return network.eval()
+    return network
 
 
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: DeepLabV3Plus) -> DeepLabV3Plus:
     """A copy with each batch normalisation folded into the convolution before it."""
     network = copy.deepcopy(network)
     for module in list(network.modules()):
@@ -95,7 +97,7 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def rounded(network: nn.Module) -> nn.Module:
+def rounded(network: DeepLabV3Plus) -> DeepLabV3Plus:
     """A copy whose large weights hold values that 16 bits represent."""
     network = copy.deepcopy(network)
     with torch.no_grad():
@@ -105,30 +107,20 @@ def rounded(network: nn.Module) -> nn.Module:
     return network
 
 
-def serialised(network: nn.Module, batch: torch.Tensor) -> bytes:
-    """A network as an ONNX model for any number of patches like those of `batch`."""
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (batch,),
-            dynamo=True,
-            opset_version=_OPSET,
-            input_names=["input"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            verbose=False,
-        )
-    assert program is not None
-    content = io.BytesIO()
-    onnx.save(program.model_proto, content)
-    model = onnx.load_from_string(content.getvalue())
-    # The exporter leaves traces of the source tree in these; they are of no use to a reader.
-    model.ClearField("metadata_props")
-    for part in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    del model.graph.value_info[:]
-    model.graph.ClearField("metadata_props")
+def serialised(network: DeepLabV3Plus, batch: torch.Tensor) -> bytes:
+    """A network as an ONNX model for any number of patches like those of `batch`.
+
+    The tensors that heads read keep their names in it; they are none of its outputs.
+    """
+    tensors = makers_of(network)
+    model = traced(
+        WithTensors(network),
+        {"x": batch},
+        ["logits", *tensors],
+        {"x": {0: torch.export.Dim("batch", min=1)}},
+        ["input"],
+    )
+    del model.graph.output[1:]
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
@@ -141,22 +133,10 @@ def _halve(content: bytes) -> bytes:
         values = numpy_helper.to_array(weight)
         if weight.data_type == TensorProto.FLOAT and values.size >= _SMALL:
             name = weight.name
-            weight.CopyFrom(numpy_helper.from_array(values.astype("float16"), f"{name}_half"))
+            weight.CopyFrom(numpy_helper.from_array(values.astype("float16"), name + HALF))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
     return model.SerializeToString()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of its own internals; errors still arrive as exceptions."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logger.setLevel(level)

@@ -14,7 +14,9 @@ from clickseg_train.checkpoint import read_checkpoint
 from clickseg_train.config import TrainConfig
 from clickseg_train.networks import build_network
 
-_HALF = "_half"
+HALF = "_half"
+"""What the names of weights that are stored in 16 bits end in."""
+
 _HEAD = ("classifier.", "detail.")  # the second: of models before the classifier saw single voxels
 
 
@@ -58,11 +60,11 @@ def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:
 def _weights(content: bytes) -> dict[str, Tensor]:
     model = onnx.load_from_string(content)
     return {
-        weight.name.removesuffix(_HALF): torch.from_numpy(
+        weight.name.removesuffix(HALF): torch.from_numpy(
             numpy_helper.to_array(weight).astype("float32")
         )
         for weight in model.graph.initializer
-        if weight.name.removesuffix(_HALF).endswith((".weight", ".bias"))
+        if weight.name.removesuffix(HALF).endswith((".weight", ".bias"))
     }
 
 

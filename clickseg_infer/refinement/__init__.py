@@ -1,0 +1,1 @@
+"""f-BRS: a feature map's scale and bias are adjusted until the answer agrees with the clicks."""

@@ -1,0 +1,84 @@
+"""The promise: every clicked voxel carries its click's label."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.boxes import Box, box_at, hull, origin_of, shape_of, slices_of, union
+from clickseg_infer.clicks import Click, Clicks
+from clickseg_infer.prediction import Prediction, cut
+from clickseg_infer.volume import Spacing
+
+FAR_MM = 20.0
+"""Beyond this distance from every click nobody asked for a change."""
+
+
+def carries(answer: Prediction, click: Click) -> bool:
+    """Whether a click's voxel carries its label in an answer."""
+    return bool(answer.within(box_at(click.zyx)).item()) == click.positive
+
+
+def obeyed(
+    answer: Prediction, clicks: Clicks, spacing_mm: Spacing, radius_mm: float
+) -> tuple[Prediction, int]:
+    """The answer in which every clicked voxel carries its label, and how many did not before.
+
+    Each that did not brings a ball of its label along, of the voxels that are nearer to it than to
+    any click of the other kind; so one correction never undoes another.
+
+    Args:
+        answer: to the clicks.
+        clicks: no voxel clicked as both.
+        spacing_mm: of the volume, (z, y, x).
+        radius_mm: of the ball.
+    """
+    wrong = [click for click in clicks if not carries(answer, click)]
+    for click in wrong:
+        box = _around(click, answer.shape, spacing_mm, radius_mm)
+        distance = _squared_mm(box, click, spacing_mm)
+        ball = distance <= radius_mm**2
+        for other in clicks:
+            if other.positive != click.positive:
+                ball &= distance < _squared_mm(box, other, spacing_mm)
+        ball |= distance == 0
+        answer = _with(answer, box, ball, click.positive)
+    return answer, len(wrong)
+
+
+def far_voxels(before: Prediction, after: Prediction, clicks: Clicks, spacing_mm: Spacing) -> int:
+    """How many voxels differ farther than FAR_MM from every click."""
+    whole = union(before.box, after.box)
+    if whole is None:
+        return 0
+    changed = np.argwhere(before.within(whole) != after.within(whole)) + origin_of(whole)
+    spacing = np.array(spacing_mm)
+    near = np.zeros(len(changed), bool)
+    for click in clicks:
+        near |= (((changed - click.zyx) * spacing) ** 2).sum(axis=1) <= FAR_MM**2
+    return int((~near).sum())
+
+
+def _around(click: Click, shape: tuple[int, ...], spacing_mm: Spacing, radius_mm: float) -> Box:
+    z, y, x = (
+        (max(0, p - int(radius_mm / own)), min(n, p + int(radius_mm / own) + 1))
+        for p, own, n in zip(click.zyx, spacing_mm, shape, strict=True)
+    )
+    return z, y, x
+
+
+def _squared_mm(box: Box, click: Click, spacing_mm: Spacing) -> NDArray[np.float64]:
+    """The squared distance of a box's voxels (z, y, x) from a click."""
+    z, y, x = (
+        ((np.arange(*bounds) - p) * own) ** 2
+        for bounds, p, own in zip(box, click.zyx, spacing_mm, strict=True)
+    )
+    distance: NDArray[np.float64] = z[:, None, None] + y[:, None] + x
+    return distance
+
+
+def _with(answer: Prediction, box: Box, part: NDArray[np.bool_], value: bool) -> Prediction:
+    """The answer with `value` where `part`, which fills `box`, is true."""
+    whole = box if answer.box is None else hull(answer.box, box)
+    mask = answer.within(whole)
+    mask[slices_of(box, origin_of(whole))][part] = value
+    assert mask.shape == shape_of(whole)
+    return answer.with_mask(cut(mask, whole, answer.shape))

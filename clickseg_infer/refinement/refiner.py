@@ -1,0 +1,169 @@
+"""A network and one of its heads, compiled: what f-BRS runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.engines import Engine, Network, open_engine
+from clickseg_infer.engines.shared import SharedEngine
+from clickseg_infer.errors import EngineError, ModelError
+from clickseg_infer.file_grid import Index
+from clickseg_infer.refinement.heads import GRADIENTS, POINTS, Head, Shape, with_outputs
+from clickseg_infer.refinement.tuning import Tuning
+from clickseg_infer.refinement.windows import (
+    WINDOW,
+    cells_of,
+    input_shapes,
+    voxels_of,
+    window_inputs,
+)
+
+Floats = NDArray[np.float32]
+
+METHODS = ("none", "fbrs", *POINTS)
+"""How answers may be refined: not at all, or by f-BRS at one of its insertion points; "fbrs" is
+"fbrs-b"."""
+
+
+class Refiner:
+    """Runs a network's head for any scale and bias, on what the network made of a patch.
+
+    Attributes:
+        point: the insertion point.
+        channels: of the features there.
+        patch: the patch size (z, y, x).
+    """
+
+    def __init__(
+        self, point: str, shape: Shape, patch: Index, logits: Engine, gradient: Engine
+    ) -> None:
+        self.point, self.channels = point, shape.channels
+        self._shape, self.patch = shape, patch
+        self._logits, self._gradient = logits, gradient
+
+    def all_logits(self, tensors: Mapping[str, Floats], tuning: Tuning) -> Floats:
+        """The logits (z, y, x) of the whole patch.
+
+        Args:
+            tensors: the network's tensors for the patch, by name. Not modified.
+            tuning: of the features.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        inputs = window_inputs(self._shape, self.patch, tensors, [(0, 0, 0)], self.patch)
+        inputs |= {"scale": tuning.scale, "bias": tuning.bias}
+        logits: Floats = voxels_of(self._logits.run_graph(inputs)["logits"], self._shape.cell)[0]
+        return logits
+
+    def windows(self, tensors: Mapping[str, Floats], starts: Sequence[Index]) -> "Windows":
+        """Windows of WINDOW voxels of a patch, to be asked for logits and gradients.
+
+        Args:
+            tensors: as in `all_logits`.
+            starts: the windows' first voxels (z, y, x), even numbers.
+        """
+        inputs = window_inputs(self._shape, self.patch, tensors, starts, WINDOW)
+        return Windows(self._gradient, inputs, len(starts), self._shape.cell)
+
+    def shared(self) -> "Refiner":
+        """The same refiner for several threads."""
+        engines = SharedEngine(self._logits), SharedEngine(self._gradient)
+        return Refiner(self.point, self._shape, self.patch, *engines)
+
+    def close(self) -> None:
+        """Close the engines."""
+        self._logits.close()
+        self._gradient.close()
+
+
+def check_method(method: str) -> None:
+    """Refuse what is none of METHODS.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if method not in METHODS:
+        raise EngineError(f"unknown refinement {method!r}, allowed are {', '.join(METHODS)}")
+
+
+def open_refined(
+    network: Network, heads: Mapping[str, Head], method: str, engine: str, precision: str
+) -> tuple[Engine, Refiner]:
+    """The network, as an engine that gives what a head reads, and that head.
+
+    Args:
+        network: whose content the heads belong to.
+        heads: of the model file, by insertion point.
+        method: one of METHODS but "none".
+        engine: the name of an engine that runs the network.
+        precision: for the network and for the logits of whole patches.
+
+    Raises:
+        EngineError: the engine cannot run it.
+        ModelError: the model has no such head.
+    """
+    point = "fbrs-b" if method == "fbrs" else method
+    if point not in heads:
+        raise ModelError(
+            f"the model has no head for {point}; export its checkpoint in fp32 by this version"
+        )
+    head = heads[point]
+    giving = replace(network, content=with_outputs(network.content, head.shape.tensors), path=None)
+    refiner = open_refiner(network, head, point, engine, precision)
+    return open_engine(giving, engine, precision), refiner
+
+
+def open_refiner(network: Network, head: Head, point: str, engine: str, precision: str) -> Refiner:
+    """A head of a network, compiled; gradients in float32, whatever the precision.
+
+    Raises:
+        EngineError: the engine cannot run it.
+        ModelError: the head does not belong to the network.
+    """
+    patch, shape = network.patch, head.shape
+    whole = input_shapes(shape, patch, patch, 1)
+    del whole["d_logits"]
+    windows = input_shapes(shape, patch, WINDOW, -1)
+    logits = Network(head.logits_graph(network.content), patch, shapes=whole)
+    gradient = Network(head.gradient_graph(network.content), patch, shapes=windows)
+    return Refiner(
+        point,
+        shape,
+        patch,
+        open_engine(logits, engine, precision),
+        open_engine(gradient, engine, "float32"),
+    )
+
+
+class Windows:
+    """The logits of N windows of one patch, as functions of scale and bias."""
+
+    def __init__(self, engine: Engine, inputs: dict[str, Floats], count: int, cell: int) -> None:
+        self._engine, self._inputs, self._cell = engine, inputs, cell
+        self._no_gradient = np.zeros((count, *WINDOW), np.float32)
+
+    def logits(self, tuning: Tuning) -> Floats:
+        """(N, z, y, x).
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        return voxels_of(self._run(tuning, self._no_gradient)["logits"], self._cell)
+
+    def gradients(self, tuning: Tuning, d_logits: Floats) -> tuple[Floats, Floats]:
+        """By scale and by bias, (C,) each: of the sum of the logits times `d_logits` (N, z, y, x).
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        found = self._run(tuning, d_logits)
+        by_scale, by_bias = (found[name] for name in GRADIENTS)
+        return by_scale, by_bias
+
+    def _run(self, tuning: Tuning, d_logits: Floats) -> dict[str, Floats]:
+        d_cells = cells_of(d_logits, self._cell)
+        self._inputs |= {"scale": tuning.scale, "bias": tuning.bias, "d_logits": d_cells}
+        return self._engine.run_graph(self._inputs)
