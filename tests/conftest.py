@@ -82,9 +82,19 @@ def tiny_checkpoint(
 
 @pytest.fixture(scope="session")
 def tiny_onnx(tiny_checkpoint: Path) -> Path:
-    """That run, exported."""
-    from clickseg_export.export_model import export_model
+    """That run, exported, without what f-BRS needs."""
+    from clickseg_export.export_model import CheckpointOptions, export_model
 
     path = tiny_checkpoint.parent / "tiny.onnx"
+    export_model(tiny_checkpoint, path, CheckpointOptions(heads=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_refinable(tiny_checkpoint: Path) -> Path:
+    """That run, exported with its heads."""
+    from clickseg_export.export_model import export_model
+
+    path = tiny_checkpoint.parent / "refinable.onnx"
     export_model(tiny_checkpoint, path)
     return path

@@ -26,6 +26,7 @@ class CheckpointOptions:
     half_weights: bool = False
     threshold: float | None = None
     patch: Index | None = None
+    heads: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def export_model(
     own = before[0].precision if before is not None else "float32"
     wanted = _wanted(precision, own, source)
     if exported and options != CheckpointOptions():
-        raise ConfigError("weights in 16 bits, a threshold and a patch size need the checkpoint")
+        raise ConfigError(
+            "weights in 16 bits, a threshold, a patch size and no heads need the checkpoint"
+        )
     if out is None and not (exported and wanted == own):
         raise ConfigError("name the model to write: -o MODEL.onnx")
     if wanted == own and (datasets or force):
@@ -91,7 +94,8 @@ def export_model(
     if before is None:
         from clickseg_export.onnx_file import onnx_model
 
-        before, parity = onnx_model(source, **asdict(options))
+        kept = replace(options, heads=options.heads and wanted == own)
+        before, parity = onnx_model(source, **asdict(kept))
     after = before
     if wanted != own:
         after = _fewer_bits(before, wanted, datasets)

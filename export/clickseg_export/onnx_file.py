@@ -32,6 +32,7 @@ def onnx_model(
     half_weights: bool = False,
     threshold: float | None = None,
     patch: Index | None = None,
+    heads: bool = True,
 ) -> tuple[tuple[ModelSpec, bytes], Parity]:
     """A checkpoint's averaged weights, normalisation folded in, checked, as a model file.
 
@@ -40,6 +41,7 @@ def onnx_model(
         half_weights: store the weights in 16 bits; engines compute in 32 all the same.
         threshold: of the model, chosen on validation cases; without it, the one of the training.
         patch: the patch size (z, y, x); without it, the one of the training.
+        heads: whether the file gets what f-BRS needs.
 
     Returns:
         Its spec and the file's content, and the largest differences found.
@@ -66,15 +68,17 @@ def onnx_model(
     content = serialised(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:
         content = _halve(content)
-    heads = heads_of(stored, spec, content)
-    content = with_spec(content, spec, heads)
+    content = with_spec(content, spec)
     network = Network(content, spec.patch_size)
     name = "onnxruntime" if "onnxruntime" in available(network) else "openvino"
     engine = open_engine(network, name, "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
-    gradients = check_heads(stored, spec, content, heads, name)
-    return (spec, content), replace(parity, gradients=gradients)
+    if not heads:
+        return (spec, content), parity
+    found = heads_of(stored, spec, content)
+    gradients = check_heads(stored, spec, content, found, name)
+    return (spec, with_spec(content, spec, found)), replace(parity, gradients=gradients)
 
 
 def network_of(checkpoint: Checkpoint) -> DeepLabV3Plus:

@@ -20,7 +20,7 @@ from clickseg_infer.model_spec import PrecisionCheck
 @pytest.fixture(scope="module")
 def half_weights(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("half") / "h.onnx"
-    export_model(tiny_checkpoint, path, CheckpointOptions(half_weights=True))
+    export_model(tiny_checkpoint, path, CheckpointOptions(half_weights=True, heads=False))
     return path
 
 
@@ -150,7 +150,7 @@ def test_what_is_within_bounds_is_written_with_its_numbers(
 
 def test_another_patch_size(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.onnx"
-    options = CheckpointOptions(patch=(32, 48, 16))
+    options = CheckpointOptions(patch=(32, 48, 16), heads=False)
     assert export_model(tiny_checkpoint, out, options).parity is not None
     with cs.load_model(out) as model:
         assert model.spec.patch_size == (32, 48, 16)

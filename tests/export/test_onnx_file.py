@@ -20,6 +20,8 @@ from clickseg_train.networks import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 
+NO_HEADS = CheckpointOptions(heads=False)
+
 
 def test_folding_changes_nothing_but_the_layers(tiny_checkpoint: Path) -> None:
     network = network_of(read_checkpoint(tiny_checkpoint))
@@ -35,11 +37,11 @@ def test_folding_changes_nothing_but_the_layers(tiny_checkpoint: Path) -> None:
 
 
 def test_the_report_is_what_was_found(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    result = export_model(tiny_checkpoint, tmp_path / "m.onnx").parity
+    result = export_model(tiny_checkpoint, tmp_path / "m.onnx", NO_HEADS).parity
     assert 0 < result.largest <= 1e-4
     assert result.rounding == 0
     assert read_model_file(tmp_path / "m.onnx")[0].threshold == 0.5
-    options = CheckpointOptions(half_weights=True, threshold=0.7)
+    options = CheckpointOptions(half_weights=True, threshold=0.7, heads=False)
     half = export_model(tiny_checkpoint, tmp_path / "h.onnx", options).parity
     assert 0 < half.largest <= 1e-4
     assert 0 < half.rounding < 0.1
