@@ -20,11 +20,12 @@ from clickseg_infer.refinement.windows import WINDOW
 
 Floats = NDArray[np.float32]
 
-MOST_EVALUATIONS = 12
+MOST_EVALUATIONS = 5
 """Of the loss and its gradient, for one patch."""
 
-_STAY = 1e-3  # weight of the squared change of scale and bias
-_SURE = 0.3  # a logit is this far on its side of the threshold before the search ends
+_STAY = 1e-4  # weight of the squared change of scale and bias
+_SURE = 0.1  # a logit is this far on its side of the threshold before the search ends
+_OWN = 0.9  # what a clicked voxel weighs, of its whole neighbourhood
 _AROUND = np.array(list(itertools.product((-1, 0, 1), repeat=3)), np.float64)
 _CENTRE = len(_AROUND) // 2
 
@@ -179,7 +180,9 @@ def _sampling(
                 kept &= own < ((points - other.position) ** 2).sum(axis=1)
         kept[_CENTRE] = True
         alike = sum(other.positive == target.positive for other in targets)
-        weights[n, kept] = 1 / (alike * kept.sum())
+        weights[n, kept] = (1 - _OWN) / kept.sum()
+        weights[n, _CENTRE] += _OWN
+        weights[n] /= alike
     return taps.reshape(*weights.shape, -1), weights
 
 

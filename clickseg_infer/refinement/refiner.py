@@ -117,7 +117,7 @@ def open_refined(
 
 
 def open_refiner(network: Network, head: Head, point: str, engine: str, precision: str) -> Refiner:
-    """A head of a network, compiled; gradients in float32, whatever the precision.
+    """A head of a network, compiled.
 
     Raises:
         EngineError: the engine cannot run it.
@@ -134,7 +134,7 @@ def open_refiner(network: Network, head: Head, point: str, engine: str, precisio
         shape,
         patch,
         open_engine(logits, engine, precision),
-        open_engine(gradient, engine, "float32"),
+        open_engine(gradient, engine, precision),
     )
 
 

@@ -134,10 +134,9 @@ class Head(nn.Module):
                 assert network.middle is not None
                 way.go(_refined, network.middle, inputs["middle_skip"])
                 continue
-            if level.skip:
-                way.go(_joined, inputs[f"{level.name}_skip"])
+            skip = inputs[f"{level.name}_skip"] if level.skip else None
             for number, convolution in enumerate(self._convolutions(level)):
-                way.go(_convolved, convolution)
+                way.go(_convolved, convolution, 0, skip if number == 0 else None)
                 way.go(_rectified)
                 way.go(_masked, inputs[f"{level.name}_inside_{number}"])
         if isinstance(network.classifier, Detail):
@@ -171,28 +170,33 @@ class _Way:
         return gradient
 
 
-def _convolved(x: Tensor, layer: Any, padding: int = 0) -> _Step:
-    options = {"padding": padding, "dilation": layer.dilation}
+def _convolved(x: Tensor, layer: Any, padding: int = 0, skip: Tensor | None = None) -> _Step:
+    """A convolution of stride 1, of the features and a skip beside them.
+
+    Its way back is one too, with the kernel turned around. A transposed convolution would say the
+    same, but OpenVINO (2026.4) gives wrong numbers for one that shares weights with a convolution.
+    """
+    (dilation, *_), (size, *_) = layer.dilation, layer.kernel_size
+    own = x.shape[1]
 
     def back(gradient: Tensor) -> Tensor:
-        return functional.conv_transpose3d(gradient, layer.weight, **options)
+        turned = layer.weight[:, :own].flip(2, 3, 4).transpose(0, 1)
+        return functional.conv3d(
+            gradient, turned, padding=dilation * (size - 1) - padding, dilation=dilation
+        )
 
-    return functional.conv3d(x, layer.weight, layer.bias, **options), back
+    joined = x if skip is None else torch.cat([x, skip], dim=1)
+    return functional.conv3d(joined, layer.weight, layer.bias, 1, padding, dilation), back
 
 
 def _rectified(x: Tensor) -> _Step:
-    kept = (x > 0).to(x.dtype)
-    return x * kept, lambda gradient: gradient * kept
+    answer = functional.relu(x)
+    return answer, lambda gradient: gradient * (answer > 0).to(gradient.dtype)
 
 
 def _masked(x: Tensor, inside: Tensor) -> _Step:
     """What lies outside the patch is zero, as a padded convolution sees it."""
     return x * inside, lambda gradient: gradient * inside
-
-
-def _joined(x: Tensor, skip: Tensor) -> _Step:
-    """`skip` beside the features; it does not depend on them."""
-    return torch.cat([x, skip], dim=1), lambda gradient: gradient[:, : x.shape[1]]
 
 
 def _resized(x: Tensor, matrices: Sequence[Tensor], shared: bool) -> _Step:
@@ -214,8 +218,7 @@ def _along(x: Tensor, depths: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def _refined(context: Tensor, middle: Any, skip: Tensor) -> _Step:
     """The network's middle, whose skip has been computed."""
     way = _Way(context)
-    way.go(_joined, skip)
-    way.go(_convolved, middle.first[0][0], 1)
+    way.go(_convolved, middle.first[0][0], 1, skip)
     way.go(_rectified)
     way.go(_convolved, middle.second[0], 1)
     answer, last = _rectified(context + way.here)

@@ -16,7 +16,7 @@ from clickseg_export.head_graph import heads_of
 from clickseg_export.onnx_weights import HALF
 from clickseg_export.parity import Parity, check_parity, example_batch
 from clickseg_export.tracing import traced
-from clickseg_infer.engines import Network, available, open_engine
+from clickseg_infer.engines import ON_GPU, Network, available, open_engine
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import with_spec
 from clickseg_infer.model_spec import ModelSpec
@@ -70,14 +70,14 @@ def onnx_model(
         content = _halve(content)
     content = with_spec(content, spec)
     network = Network(content, spec.patch_size)
-    name = "onnxruntime" if "onnxruntime" in available(network) else "openvino"
-    engine = open_engine(network, name, "float32")
+    names = [name for name in available(network) if name not in ON_GPU]
+    engine = open_engine(network, names[-1], "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
     if not heads:
         return (spec, content), parity
     found = heads_of(stored, spec, content)
-    gradients = check_heads(stored, spec, content, found, name)
+    gradients = max(check_heads(stored, spec, content, found, name) for name in names)
     return (spec, with_spec(content, spec, found)), replace(parity, gradients=gradients)
 
 

@@ -1,0 +1,113 @@
+"""What f-BRS does for the bundled model: sessions that contradict it, and the validation cases.
+
+Writes results/refinement.json. Reads the real CT beside the checkout (../shared/data).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import groups
+from contest import write
+
+import clickseg_infer as cs
+from clickseg_infer.clicks import Click
+from clickseg_infer.latency import random_click
+from clickseg_infer.model import Model
+from clickseg_infer.prediction import Prediction
+from clickseg_infer.refinement.heads import POINTS
+from clickseg_infer.refinement.obedience import carries
+from clickseg_infer.session import Session
+from clickseg_infer.volume import Volume
+from clickseg_train.cases import Case
+from clickseg_train.evaluate import Evaluation, Protocol, evaluate
+
+SESSIONS = {"fbrs-a": 100, "fbrs-b": 500, "fbrs-c": 100}
+CLICKS = 6
+CONTRADICTING = 0.5  # share of the clicks that lie beside another one and say the opposite
+_BESIDE = 3  # voxels, at most
+VALIDATION = 2  # of the groups: the first ones
+TARGET = 0.90
+
+
+def main() -> None:
+    cases = [case for parts in groups().values() for found, _ in parts for case in found]
+    volumes = [cs.read_volume(case.image) for case in cases]
+    stubborn, validation = {}, {}
+    for point, sessions in SESSIONS.items():
+        with cs.load_model(refine=point) as model:
+            stubborn[point] = contradicted(model, volumes, sessions)
+        print(point, stubborn[point], flush=True)
+    for method in ("none", *POINTS):
+        with cs.load_model(refine=method) as model:
+            validation[method] = {
+                group: followed(model, [(list(found), values) for found, values in parts])
+                for group, parts in list(groups().items())[:VALIDATION]
+            }
+        print(method, validation[method], flush=True)
+    write("refinement", {"sessions": stubborn, "validation": validation})
+
+
+def contradicted(model: Model, volumes: list[Volume], sessions: int) -> dict[str, Any]:
+    """Random sessions in which half of the clicks contradict a neighbour."""
+    rng = np.random.default_rng(0)
+    answers: list[Prediction] = []
+    obeyed = 0
+    for number in range(sessions):
+        volume = volumes[number % len(volumes)]
+        session = Session(model, volume)
+        while len(session.clicks) < CLICKS:
+            click = next_click(session, rng)
+            try:
+                session.click(click.zyx, click.positive)
+            except cs.ClickError:
+                continue
+            answers.append(session.prediction)
+            obeyed += all(carries(session.prediction, click) for click in session.clicks)
+    done = [answer.refinement for answer in answers if answer.refinement is not None]
+    tuned = [found for found in done if found.patches]
+    times = [
+        answer.ms["refine"] for answer in answers if answer.refinement and answer.refinement.patches
+    ]
+    return {
+        "sessions": sessions,
+        "clicks": len(answers),
+        "answers_that_obey_all_clicks": obeyed,
+        "answers_tuned": len(tuned),
+        "tuned_and_corrected": sum(found.corrected > 0 for found in tuned),
+        "corrected_only": sum(found.corrected > 0 for found in done if not found.patches),
+        "evaluations": float(np.median([found.evaluations / found.patches for found in tuned])),
+        "refine_ms": {
+            "p50": round(float(np.median(times)), 1),
+            "p95": round(float(np.percentile(times, 95)), 1),
+        },
+        "answers_with_far_changes": sum(found.far_voxels > 0 for found in tuned),
+        "median_far_voxels": float(np.median([found.far_voxels for found in tuned])),
+    }
+
+
+def next_click(session: Session, rng: np.random.Generator) -> Click:
+    """A click as in latency's sessions, or one beside another that says the opposite."""
+    if not session.clicks or rng.random() > CONTRADICTING:
+        return random_click(session, rng)
+    other = session.clicks[rng.integers(len(session.clicks))]
+    moved = np.add(other.zyx, rng.integers(-_BESIDE, _BESIDE + 1, 3))
+    z, y, x = (int(p) for p in np.clip(moved, 0, np.subtract(session.volume.shape, 1)))
+    return Click((z, y, x), not other.positive)
+
+
+def followed(model: Model, parts: list[tuple[list[Case], Any]]) -> dict[str, Any]:
+    protocol = Protocol(10, surfaces=False)
+    found = Evaluation(
+        tuple(case for cases, v in parts for case in evaluate(model, cases, protocol, v).cases)
+    )
+    return {
+        "objects": len(found.cases),
+        "mean_dice": np.round(found.mean_dice, 4).tolist(),
+        f"clicks_to_{TARGET:.2f}": round(found.clicks_to(TARGET), 2),
+        "median_click_ms": round(found.median_click_ms, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
