@@ -117,8 +117,13 @@ def _targets(clicks: Clicks, grid: NetworkGrid, start: Index, patch: Index) -> t
     return tuple(targets)
 
 
-def run_patch(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> Seen:
-    """Run one patch, and tune the network for it where it disagrees with a click there."""
+def run_patch(
+    run: Run, grid: NetworkGrid, start: Index, hints: Hints, in_full: bool = False
+) -> Seen:
+    """Run one patch, and tune the network for it where it disagrees with a click there.
+
+    A deadline ends the search for the tuning, unless it is wanted `in_full`.
+    """
     spec, workspace = run.model.spec, run.workspace
     batch = workspace.batch((1, len(spec.channels), *spec.patch_size))
     windows = list(spec.hu_windows.values())
@@ -146,24 +151,32 @@ def run_patch(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> Seen:
             hints.targets,
             spec.threshold_logit,
             run.begin_with,
-            stop=run.out_of_time,
+            stop=_never if in_full else run.out_of_time,
         )
         better = refiner.all_logits(tensors, tuned.tuning)
-    return Seen(better, logits, tuned.tuning, tuned.evaluations)
+    return Seen(better, logits, tuned.tuning, tuned.evaluations, cut_short=not run.final)
 
 
 def run_patch_once(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> Seen:
-    """As `run_patch`, but a patch whose input is as it was lately is not run again."""
+    """As `run_patch`, but a patch whose input is as it was lately is not run again.
+
+    Unless a deadline cut it short: then it is run in full, whatever the time.
+    """
     with run.watch.stage("resample"):
         mask = hashlib.blake2b(np.packbits(hints.before > 0).tobytes(), digest_size=16).digest()
     key = (grid.ratio, start, hints.on, hints.beside, mask, hints.targets, run.begin_with)
     seen = run.workspace.recall(key)
-    if seen is None:
-        seen = run_patch(run, grid, start, hints)
+    if seen is None or seen.cut_short:
+        seen = run_patch(run, grid, start, hints, in_full=seen is not None)
         run.workspace.keep(key, seen)
     if seen.tuning is not None:
         run.tuned.append(seen)
     return seen
+
+
+def _never() -> bool:
+    """A search that asks whether to stop is told to go on."""
+    return False
 
 
 def position_in(click: Click, grid: NetworkGrid, origin: Index) -> Index:

@@ -21,12 +21,14 @@ class Seen:
         plain: what they were before the network was tuned; the same where it was not. Likewise.
         tuning: what f-BRS found, if it searched.
         evaluations: that it took.
+        cut_short: whether a budget ended the search before it was over.
     """
 
     logits: NDArray[np.float32]
     plain: NDArray[np.float32]
     tuning: Tuning | None = None
     evaluations: int = 0
+    cut_short: bool = False
 
     def __post_init__(self) -> None:
         self.logits.flags.writeable = self.plain.flags.writeable = False
