@@ -114,7 +114,7 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     elif clicks[-1].positive:
         seen = _first_look(run, clicks, known)
     else:  # with nothing there, a negative click has nothing to take away
-        return known
+        return replace(known, refinement=None if run.model.refiner is None else Refinement())
     with run.watch.stage("back"):
         answer = _changed(run, clicks, known, seen.found, seen.boxes)
     if run.model.refiner is None:
