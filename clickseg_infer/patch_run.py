@@ -30,7 +30,8 @@ class Run:
         patches: that the network ran.
         final: False once a look was cut short.
         begin_with: what the network was tuned to last, before the answer to this click.
-        tuned: the patches of the answer to one click in which the network was tuned, in order.
+        tuned: for each patch of the answer to one click in which the network was tuned, in order:
+            to what, and by how many evaluations.
     """
 
     model: Model
@@ -40,7 +41,7 @@ class Run:
     patches: int = 0
     final: bool = True
     begin_with: Tuning | None = None
-    tuned: list[Seen] = field(default_factory=list)
+    tuned: list[tuple[Tuning, int]] = field(default_factory=list)
     _deadline: float = math.inf
     _least_patches: int = 0
 
@@ -52,6 +53,11 @@ class Run:
     def stop_at(self, deadline: float) -> None:
         """Begin no more patches after `deadline`, of `time.perf_counter`, but run one at least."""
         self._deadline, self._least_patches = deadline, self.patches + 1
+
+    def note(self, seen: Seen) -> None:
+        """Remember how the network was tuned for a patch of this answer, if it was."""
+        if seen.tuning is not None:
+            self.tuned.append((seen.tuning, seen.evaluations))
 
     def out_of_time(self) -> bool:
         """Whether to stop here; an answer that does is not final."""
@@ -169,8 +175,7 @@ def run_patch_once(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> S
     if seen is None or seen.cut_short:
         seen = run_patch(run, grid, start, hints, in_full=seen is not None)
         run.workspace.keep(key, seen)
-    if seen.tuning is not None:
-        run.tuned.append(seen)
+    run.note(seen)
     return seen
 
 

@@ -94,6 +94,7 @@ def predict(
     if run.final:
         run.workspace.trim()
     if whole_volume:
+        run.begin(answer)  # the same from wherever this call went on
         answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
         if model.refiner is not None:
             answer = _obeyed(run, clicks, answer, answer)
@@ -145,10 +146,10 @@ def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> 
     spec, volume = run.model.spec, run.volume
     radius_mm = spec.click_radius * max(spec.spacing_mm)
     answer, corrected = obeyed(answer, clicks, volume.spacing_mm, radius_mm)
-    evaluations = sum(seen.evaluations for seen in run.tuned)
+    evaluations = sum(evaluations for _, evaluations in run.tuned)
     far = far_voxels(plain, answer, clicks, volume.spacing_mm) if run.tuned else 0
     done = Refinement(len(run.tuned), evaluations, corrected, far)
-    tuning = run.tuned[-1].tuning if run.tuned else answer.tuning
+    tuning = run.tuned[-1][0] if run.tuned else answer.tuning
     return replace(answer, clicks=clicks, tuning=tuning, refinement=done)
 
 
