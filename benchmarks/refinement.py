@@ -3,7 +3,6 @@
 Writes results/refinement.json. Reads the real CT beside the checkout (../shared/data).
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,18 +63,16 @@ def contradicted(model: Model, volumes: list[Volume], sessions: int) -> dict[str
                 continue
             answers.append(session.prediction)
             obeyed += all(carries(session.prediction, click) for click in session.clicks)
-    done = [answer.refinement for answer in answers if answer.refinement is not None]
-    tuned = [found for found in done if found.patches]
-    times = [
-        answer.ms["refine"] for answer in answers if answer.refinement and answer.refinement.patches
-    ]
+    told = [(a.refinement, a.ms.get("refine", 0.0)) for a in answers if a.refinement is not None]
+    tuned = [found for found, _ in told if found.patches]
+    times = [ms for found, ms in told if found.patches]
     return {
         "sessions": sessions,
         "clicks": len(answers),
         "answers_that_obey_all_clicks": obeyed,
         "answers_tuned": len(tuned),
         "tuned_and_corrected": sum(found.corrected > 0 for found in tuned),
-        "corrected_only": sum(found.corrected > 0 for found in done if not found.patches),
+        "corrected_only": sum(found.corrected > 0 for found, _ in told if not found.patches),
         "evaluations": float(np.median([found.evaluations / found.patches for found in tuned])),
         "refine_ms": {
             "p50": round(float(np.median(times)), 1),

@@ -90,6 +90,31 @@ def precision() -> str:
     return "\n".join(lines)
 
 
+def refinement() -> str:
+    """What f-BRS does where clicks contradict each other, and on the validation cases."""
+    result = loaded("refinement")
+    lines = [
+        "| | answers | that obey all clicks | tuned | and a ball besides | changed far away "
+        "| ms a tuned answer, p50 | p95 |",
+        "|---" * 8 + "|",
+    ]
+    for point, row in result["sessions"].items():
+        lines.append(
+            f"| {point}, {row['sessions']} sessions | {row['clicks']} "
+            f"| {row['answers_that_obey_all_clicks']} | {row['answers_tuned']} "
+            f"| {row['tuned_and_corrected']} | {row['answers_with_far_changes']} "
+            f"| {row['refine_ms']['p50']:.0f} | {row['refine_ms']['p95']:.0f} |"
+        )
+    lines += ["", "| clicks to Dice 0.90, at most 10 | " + " | ".join(result["validation"]) + " |"]
+    lines.append("|---" * (len(result["validation"]) + 1) + "|")
+    for group in next(iter(result["validation"].values())):
+        found = [rows[group] for rows in result["validation"].values()]
+        lines.append(f"| {group} | " + " | ".join(str(f["clicks_to_0.90"]) for f in found) + " |")
+        times = (f"{f['median_click_ms']:.0f}" for f in found)
+        lines.append("| median ms a click | " + " | ".join(times) + " |")
+    return "\n".join([*lines, "", f"Measured on {on(result['machine'])}."])
+
+
 def gpu() -> str:
     """The network and a click on a card, as far as one was at hand."""
     if not (HERE / "results" / "gpu.json").exists():
@@ -198,7 +223,8 @@ def on(machine: dict[str, Any]) -> str:
 
 
 def filled(text: str) -> str:
-    for make in (accuracy, ablation, engines, latency, stages, floors, precision, gpu):
+    tables = (accuracy, ablation, engines, latency, stages, floors, precision, refinement, gpu)
+    for make in tables:
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"
         text = re.sub(

@@ -37,7 +37,7 @@ def _show(model: Path | None) -> None:
     from clickseg_infer.engines import NAMES, precisions
     from clickseg_infer.engines.onnxruntime_any import double_installation
     from clickseg_infer.errors import EngineError
-    from clickseg_infer.model import DEFAULT_MODEL, load_model, read_network
+    from clickseg_infer.model import DEFAULT_MODEL, load_model, read_heads, read_network
 
     path = DEFAULT_MODEL if model is None else model
     with load_model(path) as loaded:
@@ -47,6 +47,7 @@ def _show(model: Path | None) -> None:
     print(f"model {path.name}, {len(network.content) / 2**20:.1f} MiB")
     for key, value in json.loads(spec.to_json()).items():
         print(f"  {key}: {json.dumps(value)}")
+    print(f"  refine: {', '.join(['none', *read_heads(network.content)])}")
     for name in NAMES:
         try:
             told = passed_over.get(name) or ", ".join(precisions(name, network))
