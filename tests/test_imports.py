@@ -35,6 +35,18 @@ def test_the_runtime_leaves_training_frameworks_alone() -> None:
     assert loaded_by(code, *HEAVY) == []
 
 
+def test_refining_needs_none_of_them_either() -> None:
+    code = (
+        "import numpy as np, clickseg_infer as cs\n"
+        "volume = cs.Volume(np.random.default_rng(0).normal(0, 99, (40, 40, 40)), np.eye(4))\n"
+        "with cs.load_model(refine='fbrs') as model:\n"
+        "    session = cs.Session(model, volume)\n"
+        "    for x in range(18, 24): session.click((20, 20, x), x % 2 == 0)\n"
+        "    assert all(session.mask[c.zyx] == c.positive for c in session.clicks)\n"
+    )
+    assert loaded_by(code, *HEAVY) == []
+
+
 def test_that_test_can_fail() -> None:
     code = use_everything("clickseg_infer") + "import onnx"
     assert loaded_by(code, *HEAVY) == ["onnx"]

@@ -48,11 +48,12 @@ def traced(
     model = onnx.load_from_string(content.getvalue())
     # The exporter leaves traces of the source tree in these; they are of no use to a reader.
     model.ClearField("metadata_props")
-    for part in (*model.graph.node, *model.graph.initializer, *model.graph.value_info):
+    graph = model.graph
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    del model.graph.value_info[:]
-    model.graph.ClearField("metadata_props")
+    del graph.value_info[:]
+    graph.ClearField("metadata_props")
     for weight in model.graph.initializer:
         weight.name = _plain(weight.name)
     for node in model.graph.node:

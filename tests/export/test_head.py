@@ -8,6 +8,7 @@ import torch
 from clickseg_export.head import Head, WithTensors, makers_of
 from clickseg_export.onnx_file import folded
 from torch import nn
+from tuned import tensors_of, tuned
 
 from clickseg_infer.refinement.heads import POINTS
 from clickseg_infer.refinement.windows import cells_of, voxels_of, window_inputs
@@ -49,12 +50,6 @@ def network(request: pytest.FixtureRequest, batch: torch.Tensor) -> DeepLabV3Plu
     return folded(network.eval())
 
 
-def tensors_of(network: DeepLabV3Plus, batch: torch.Tensor) -> dict[str, np.ndarray]:
-    with torch.no_grad():
-        _, *tensors = WithTensors(network)(batch)
-    return {name: t.numpy() for name, t in zip(makers_of(network), tensors, strict=True)}
-
-
 def head_of(network: DeepLabV3Plus, point: str, tensors: dict[str, np.ndarray]) -> Head:
     return Head(network, point, {name: tensor.shape[1] for name, tensor in tensors.items()})
 
@@ -63,20 +58,6 @@ def tuning_of(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     scale, bias = (torch.randn(channels, generator=generator) for _ in range(2))
     return (1 + 0.2 * scale).requires_grad_(), (0.1 * bias).requires_grad_()
-
-
-def tuned(
-    network: DeepLabV3Plus, point: str, batch: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    """The whole network's logits (z, y, x), a feature map scaled by a hook."""
-
-    def adjusted(module: object, inputs: object, features: torch.Tensor) -> torch.Tensor:
-        return features * scale[:, None, None, None] + bias[:, None, None, None]
-
-    hook = makers_of(network)[POINTS[point]].register_forward_hook(adjusted)
-    logits = network(batch)[0, 0]
-    hook.remove()
-    return logits
 
 
 def inputs_of(
