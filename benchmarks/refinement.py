@@ -21,8 +21,8 @@ from clickseg_infer.volume import Volume
 from clickseg_train.cases import Case
 from clickseg_train.evaluate import Evaluation, Protocol, evaluate
 
-SESSIONS = {"fbrs-a": 100, "fbrs-b": 500, "fbrs-c": 100}
-CLICKS = 6
+SESSIONS = {"fbrs-a": 50, "fbrs-b": 500, "fbrs-c": 50}
+CLICKS = 4
 CONTRADICTING = 0.5  # share of the clicks that lie beside another one and say the opposite
 _BESIDE = 3  # voxels, at most
 VALIDATION = 2  # of the groups: the first ones
