@@ -20,7 +20,7 @@ from clickseg_infer.refinement.windows import WINDOW
 
 Floats = NDArray[np.float32]
 
-MOST_EVALUATIONS = 5
+MOST_EVALUATIONS = 3
 """Of the loss and its gradient, for one patch."""
 
 _STAY = 1e-4  # weight of the squared change of scale and bias
