@@ -107,20 +107,6 @@ def test_the_search_is_bounded(patch: Patch) -> None:
     assert patch.tune(*neighbours).evaluations <= MOST_EVALUATIONS
 
 
-def test_the_search_stops_when_it_is_told_to(patch: Patch) -> None:
-    asked: list[int] = []
-
-    def after(count: int) -> Callable[[], bool]:
-        asked.clear()
-        return lambda: asked.append(1) or len(asked) >= count
-
-    neighbours = patch.wrong_at(), Target((14.3, 17.0, 13.0), not patch.wrong_at().positive)
-    assert patch.tune(*neighbours, stop=lambda: True).evaluations == 1
-    found = patch.tune(*neighbours, stop=after(3))
-    assert (found.evaluations, found.obeyed) == (3, False)
-    assert len(asked) == 3
-
-
 def test_the_search_begins_where_it_is_told_to(patch: Patch) -> None:
     click = patch.wrong_at()
     found = patch.tune(click, most_evaluations=60)
@@ -128,18 +114,6 @@ def test_the_search_begins_where_it_is_told_to(patch: Patch) -> None:
     assert (again.obeyed, again.evaluations) == (True, 1)
     assert np.allclose(again.tuning.scale, found.tuning.scale, atol=1e-6)
     assert np.array_equal(again.tuning.bias, found.tuning.bias)
-
-
-def test_the_best_so_far_is_what_is_found(patch: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it ends, the loss is not above that at the beginning."""
-    losses = traced_losses(monkeypatch)
-    neighbours = patch.wrong_at(), Target((14.3, 17.0, 13.0), not patch.wrong_at().positive)
-    found = patch.tune(*neighbours)
-    best = patch.tune(*neighbours, begin=found.tuning, most_evaluations=1)
-    assert best.evaluations == 1
-    first, *_, last = losses
-    assert last <= min(losses[:-1]) + 1e-6
-    assert last < first
 
 
 def traced_losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
