@@ -6,7 +6,7 @@ A look says what it found and where it looked; what becomes of it is for `predic
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cc3d
 import numpy as np
@@ -26,7 +26,7 @@ from clickseg_infer.boxes import (
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.patch_run import Hints, Run, hints_for, position_in, run_patch, run_patch_once
+from clickseg_infer.patch_run import Run, hints_for, position_in, run_patch, run_patch_once
 from clickseg_infer.patches import cover, focus, grow
 from clickseg_infer.prediction import Prediction, cut
 from clickseg_infer.resample import (
@@ -121,18 +121,15 @@ def sweep_logits(
     """The sliding window's logits (z, y, x) float32 on the whole grid.
 
     Equal to MONAI's `sliding_window_inference` in mode "gaussian" with the same overlap, except
-    that a click's disk is drawn beyond the volume's border too, where MONAI pads with zeros.
+    that a click's disk is drawn beyond the volume's border too, where MONAI pads with zeros. So the
+    network is never tuned for it.
     """
     spec = run.model.spec
     starts = cover(grid.shape, spec.patch_size, spec.overlap)
-    hints = (hints_for(run, grid, start, clicks, known, {}) for start in starts)
-
-    def logits_at(start: Index, hint: Hints) -> NDArray[np.float32]:
-        seen = run_patch(run, grid, start, hint)
-        run.note(seen)
-        return seen.logits
-
-    return stitch.blend(map(logits_at, starts, hints), starts, grid.shape, (0, 0, 0))
+    hints = (replace(hints_for(run, grid, s, clicks, known, {}), targets=()) for s in starts)
+    pairs = zip(starts, hints, strict=True)
+    logits = (run_patch(run, grid, start, hint).logits for start, hint in pairs)
+    return stitch.blend(logits, starts, grid.shape, (0, 0, 0))
 
 
 def _found(

@@ -13,7 +13,13 @@ from clickseg_infer.files import PathLike
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.onnx_metadata import append_metadata, drop_metadata, read_metadata
 from clickseg_infer.refinement.heads import Head, heads_from_json, heads_to_json
-from clickseg_infer.refinement.refiner import Refiner, check_method, open_refined
+from clickseg_infer.refinement.refiner import (
+    Refiner,
+    check_method,
+    giving_tensors,
+    head_for,
+    open_refiner,
+)
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "light.onnx"
 _SPEC, _HEADS, _DIGEST = "clickseg.spec", "clickseg.heads", "clickseg.sha256"
@@ -89,18 +95,24 @@ def load_model(
     """
     check_method(refine)
     spec, network = read_network(DEFAULT_MODEL if path is None else path)
-    passed_over: dict[str, str] = {}
-    if engine == "auto":
-        opened, passed_over = climb(network, precision)
-    else:
-        opened = open_engine(network, engine, precision)
     if refine == "none":
+        opened, passed_over = _opened(network, engine, precision)
         return Model(spec, opened, network.sha256, passed_over)
-    name, computes = opened.name, opened.precision
-    opened.close()
-    heads = read_heads(network.content)
-    opened, refiner = open_refined(network, heads, refine, name, computes)
+    point, head = head_for(refine, read_heads(network.content))
+    opened, passed_over = _opened(giving_tensors(network, head), engine, precision)
+    try:
+        refiner = open_refiner(network, head, point, opened.name, opened.precision)
+    except BaseException:
+        opened.close()
+        raise
     return Model(spec, opened, network.sha256, passed_over, refiner)
+
+
+def _opened(network: Network, engine: str, precision: str) -> tuple[Engine, Mapping[str, str]]:
+    """An engine that runs a network, and why faster ones do not, where "auto" was asked for."""
+    if engine == "auto":
+        return climb(network, precision)
+    return open_engine(network, engine, precision), {}
 
 
 def read_network(path: PathLike) -> tuple[ModelSpec, Network]:

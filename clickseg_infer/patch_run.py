@@ -54,11 +54,6 @@ class Run:
         """Begin no more patches after `deadline`, of `time.perf_counter`, but run one at least."""
         self._deadline, self._least_patches = deadline, self.patches + 1
 
-    def note(self, seen: Seen) -> None:
-        """Remember how the network was tuned for a patch of this answer, if it was."""
-        if seen.tuning is not None:
-            self.tuned.append((seen.tuning, seen.evaluations))
-
     def out_of_time(self) -> bool:
         """Whether to stop here; an answer that does is not final."""
         late = time.perf_counter() >= self._deadline and self.patches >= self._least_patches
@@ -157,7 +152,7 @@ def run_patch(
             hints.targets,
             spec.threshold_logit,
             run.begin_with,
-            stop=_never if in_full else run.out_of_time,
+            stop=lambda: not in_full and run.out_of_time(),
         )
         better = refiner.all_logits(tensors, tuned.tuning)
     return Seen(better, logits, tuned.tuning, tuned.evaluations, cut_short=not run.final)
@@ -175,13 +170,9 @@ def run_patch_once(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> S
     if seen is None or seen.cut_short:
         seen = run_patch(run, grid, start, hints, in_full=seen is not None)
         run.workspace.keep(key, seen)
-    run.note(seen)
+    if seen.tuning is not None:
+        run.tuned.append((seen.tuning, seen.evaluations))
     return seen
-
-
-def _never() -> bool:
-    """A search that asks whether to stop is told to go on."""
-    return False
 
 
 def position_in(click: Click, grid: NetworkGrid, origin: Index) -> Index:

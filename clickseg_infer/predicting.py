@@ -94,7 +94,7 @@ def predict(
     if run.final:
         run.workspace.trim()
     if whole_volume:
-        run.begin(answer)  # the same from wherever this call went on
+        run.begin(answer)
         answer = replace(sweep(run, clicks, answer), clicks=clicks, swept=True)
         if model.refiner is not None:
             answer = _obeyed(run, clicks, answer, answer)

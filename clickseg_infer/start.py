@@ -65,6 +65,8 @@ def load_ready_model(
     model = load_model(path, engine=engine, precision=precision, refine=refine)
     try:
         _load_kernels(model)
+        if model.refiner is not None:
+            importlib.import_module("scipy.optimize")
     except BaseException:
         model.close()
         raise

@@ -101,10 +101,9 @@ def export(
         print(f"{model}: written")
     if exported.parity is not None:
         found = exported.parity
-        print(
-            f"engine and torch differ by at most {found.largest:.1e} in a logit"
-            + (f", heads by {found.gradients:.1e} of a gradient" if not no_heads else "")
-        )
+        print(f"engine and torch differ by at most {found.largest:.1e} in a logit")
+        if found.gradients is not None:
+            print(f"heads and torch differ by at most {found.gradients:.1e} of a gradient")
         if half_weights:
             print(
                 f"16-bit weights move logits by at most {found.rounding:.1e} "

@@ -50,7 +50,7 @@ class Tuned:
     Attributes:
         tuning: the best so far.
         evaluations: of loss and gradient.
-        obeyed: whether the network agrees with every click now.
+        obeyed: whether the network agrees with every click now, and by a margin.
     """
 
     tuning: Tuning
@@ -79,7 +79,8 @@ def tune(
         tensors: what the network made of the patch.
         targets: at least one.
         threshold_logit: above it a voxel belongs to the object.
-        begin: where to begin, for instance what the last click led to.
+        begin: where to begin, for instance what the last click led to; ignored if it is of
+            another insertion point.
         most_evaluations: bound of the search.
         stop: asked before each evaluation but the first.
 
@@ -89,7 +90,9 @@ def tune(
     from scipy.optimize import minimize
 
     search = _Search(refiner, tensors, targets, threshold_logit, most_evaluations, stop)
-    first = search.nothing if begin is None else np.concatenate([begin.scale - 1, begin.bias])
+    first = search.nothing
+    if begin is not None and len(begin.scale) == refiner.channels:
+        first = np.concatenate([begin.scale - 1, begin.bias])
     with suppress(_EnoughError):
         minimize(search, first.astype(np.float64), jac=True, method="L-BFGS-B")
     return Tuned(_tuning(search.best), search.evaluations, search.obeyed)

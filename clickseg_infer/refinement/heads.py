@@ -23,7 +23,7 @@ GRADIENTS = ("d_scale", "d_bias")
 """The outputs of a head beside its logits."""
 
 _GRAPH, _INITIALIZER, _NAME, _OUTPUT = 7, 5, 8, 12  # fields of ModelProto, GraphProto, TensorProto
-_FLOAT_TENSOR = bytes.fromhex("0a020801")  # a TypeProto: a tensor of floats of any shape
+_FLOAT_TENSOR = bytes.fromhex("0a0e0801120a" + 5 * "0a00")  # a TypeProto: floats, five open sizes
 
 
 @dataclass(frozen=True)

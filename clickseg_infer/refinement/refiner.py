@@ -89,20 +89,10 @@ def check_method(method: str) -> None:
         raise EngineError(f"unknown refinement {method!r}, allowed are {', '.join(METHODS)}")
 
 
-def open_refined(
-    network: Network, heads: Mapping[str, Head], method: str, engine: str, precision: str
-) -> tuple[Engine, Refiner]:
-    """The network, as an engine that gives what a head reads, and that head.
-
-    Args:
-        network: whose content the heads belong to.
-        heads: of the model file, by insertion point.
-        method: one of METHODS but "none".
-        engine: the name of an engine that runs the network.
-        precision: for the network and for the logits of whole patches.
+def head_for(method: str, heads: Mapping[str, Head]) -> tuple[str, Head]:
+    """The insertion point that a method other than "none" means, and its head.
 
     Raises:
-        EngineError: the engine cannot run it.
         ModelError: the model has no such head.
     """
     point = "fbrs-b" if method == "fbrs" else method
@@ -110,14 +100,24 @@ def open_refined(
         raise ModelError(
             f"the model has no head for {point}; export its checkpoint in fp32 by this version"
         )
-    head = heads[point]
-    giving = replace(network, content=with_outputs(network.content, head.shape.tensors), path=None)
-    refiner = open_refiner(network, head, point, engine, precision)
-    return open_engine(giving, engine, precision), refiner
+    return point, heads[point]
+
+
+def giving_tensors(network: Network, head: Head) -> Network:
+    """The network with the tensors that a head reads as further outputs; no plan lies beside it."""
+    content = with_outputs(network.content, head.shape.tensors)
+    return replace(network, content=content, path=None)
 
 
 def open_refiner(network: Network, head: Head, point: str, engine: str, precision: str) -> Refiner:
     """A head of a network, compiled.
+
+    Args:
+        network: what the head belongs to.
+        head: of the insertion point.
+        point: the insertion point.
+        engine: the name of an engine.
+        precision: for logits and gradients alike.
 
     Raises:
         EngineError: the engine cannot run it.
@@ -129,13 +129,13 @@ def open_refiner(network: Network, head: Head, point: str, engine: str, precisio
     windows = input_shapes(shape, patch, WINDOW, -1)
     logits = Network(head.logits_graph(network.content), patch, shapes=whole)
     gradient = Network(head.gradient_graph(network.content), patch, shapes=windows)
-    return Refiner(
-        point,
-        shape,
-        patch,
-        open_engine(logits, engine, precision),
-        open_engine(gradient, engine, precision),
-    )
+    first = open_engine(logits, engine, precision)
+    try:
+        second = open_engine(gradient, engine, precision)
+    except BaseException:
+        first.close()
+        raise
+    return Refiner(point, shape, patch, first, second)
 
 
 class Windows:

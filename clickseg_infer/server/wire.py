@@ -14,6 +14,7 @@ from isal import isal_zlib
 from pydantic import BaseModel, ConfigDict, Field
 
 from clickseg_infer.boxes import Box, origin_of
+from clickseg_infer.refinement.tuning import Refinement
 from clickseg_infer.server.labelling import (
     MOST_CLICKS,
     LabelledObject,
@@ -106,6 +107,7 @@ class State(BaseModel):
         affine: from the file's (i, j, k) to mm towards right, anterior and superior, row by row;
             the page shows the scan by it, whatever the viewer makes of the header.
         actions: how many there have been; a page that misses one asks for all labels anew.
+        refinement: how the active object came to obey its clicks; null where nothing refines.
     """
 
     session: str
@@ -117,6 +119,7 @@ class State(BaseModel):
     objects: list[ObjectState]
     can_undo: bool
     can_redo: bool
+    refinement: Refinement | None
     p50_ms: float | None
 
 
@@ -175,6 +178,7 @@ def state_of(key: str, labelling: Labelling) -> State:
         objects=[_object_state(labelling, labelled) for labelled in labelling.objects],
         can_undo=session.can_undo,
         can_redo=session.can_redo,
+        refinement=session.prediction.refinement,
         p50_ms=labelling.p50_ms,
     )
 

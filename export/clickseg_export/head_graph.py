@@ -33,7 +33,7 @@ def heads_of(network: DeepLabV3Plus, spec: ModelSpec, content: bytes) -> dict[st
         content: the network as `serialised` makes it, its weights in 16 bits or not.
     """
     tensors = tensors_of(network, spec)
-    weights = {weight.name for weight in onnx.load_from_string(content).graph.initializer}
+    stored = {weight.name for weight in onnx.load_from_string(content).graph.initializer}
     channels = {name: tensor.shape[1] for name, tensor in tensors.items()}
     heads = {}
     for point in POINTS:
@@ -48,7 +48,7 @@ def heads_of(network: DeepLabV3Plus, spec: ModelSpec, content: bytes) -> dict[st
             {"inputs": {name: _open_sizes(inputs[name], name in windowed) for name in names}},
             names,
         )
-        heads[point] = _in_pieces(module, model, weights)
+        heads[point] = _in_pieces(module, model, stored)
     return heads
 
 
@@ -92,7 +92,9 @@ def _open_sizes(value: Tensor, windowed: bool) -> dict[int, Any]:
 def _in_pieces(module: HeadModule, model: onnx.ModelProto, stored: set[str]) -> Head:
     """A whole graph as the part that gives logits and the part that gives gradients."""
     graph = model.graph
-    shared = {w.name for w in graph.initializer if w.name in stored or w.name + HALF in stored}
+    # By the parameters' names: constants have names that the exporter makes up for each graph.
+    parameters = {name for name, _ in module.network.named_parameters()}
+    shared = {weight.name for weight in graph.initializer} & parameters
     own = {w.name: w for w in graph.initializer if w.name not in shared}
     halves = sorted(name for name in shared if name not in stored)
     casts = [helper.make_node("Cast", [n + HALF], [n], to=TensorProto.FLOAT) for n in halves]

@@ -36,13 +36,14 @@ class Parity:
         rounding: the largest difference between torch with the stored and with the trained weights;
             0 unless weights are stored in half precision.
         flipped: the fraction of voxels whose side of the threshold that rounding changed.
-        gradients: the largest relative difference of the heads' gradients from torch's.
+        gradients: the largest relative difference of the heads' gradients from torch's; None of a
+            model without heads.
     """
 
     largest: float
     rounding: float = 0.0
     flipped: float = 0.0
-    gradients: float = 0.0
+    gradients: float | None = None
 
 
 @dataclass(frozen=True)

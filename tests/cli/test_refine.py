@@ -77,9 +77,21 @@ def test_evaluate_and_info_know_it(
     label = tmp_path / "label.nii.gz"
     cs.write_mask(label, (ball_volume.voxels > 0).astype("uint8"), like=ball_volume)
     pair = ("--image", image, "--label", label)
-    code, out, _ = ran(capfd, "evaluate", *pair, "--max-clicks", 2, "--refine", "fbrs-c", "--json")
+    code, out, _ = ran(capfd, "evaluate", *pair, "--max-clicks", 2, "--refine", "fbrs-b", "--json")
     assert code == 0
     assert len(json.loads(out)["cases"][0]["dice"]) == 2
     code, out, _ = ran(capfd, "info")
     assert code == 0
     assert "refine: none, fbrs-a, fbrs-b, fbrs-c" in out
+
+
+def test_heads_can_be_left_out(
+    capfd: pytest.CaptureFixture, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "m.onnx"
+    code, told, _ = ran(capfd, "export", tiny_checkpoint, "--no-heads", "-o", out)
+    assert code == 0
+    assert "in a logit" in told
+    assert "of a gradient" not in told
+    code, told, _ = ran(capfd, "info", out)
+    assert "refine: none\n" in told

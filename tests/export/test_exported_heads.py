@@ -143,7 +143,7 @@ def test_half_weights_serve_heads_too(
         check_gradients(network, out, "fbrs-b", engine)
 
 
-@pytest.mark.parametrize("step", ["_rectified"])
+@pytest.mark.parametrize("step", ["_rectified", "_masked", "_convolved"])
 def test_a_wrong_gradient_is_refused_and_nothing_written(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

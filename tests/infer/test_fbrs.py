@@ -175,3 +175,29 @@ def test_contradictory_neighbours_are_obeyed_even_where_no_tuning_is_found(patch
     answer, corrected = obeyed(from_mask(logits > patch.middle), clicks, (1.0, 1.0, 1.0), 3.0)
     assert found.obeyed or corrected
     assert all(answer.mask[click.zyx] == click.positive for click in clicks)
+
+
+def test_the_search_stops_when_it_is_told_to(patch: Patch) -> None:
+    asked: list[int] = []
+
+    def after(count: int) -> Callable[[], bool]:
+        asked.clear()
+        return lambda: asked.append(1) or len(asked) >= count
+
+    neighbours = patch.wrong_at(), Target((14.3, 17.0, 13.0), not patch.wrong_at().positive)
+    assert patch.tune(*neighbours, stop=lambda: True).evaluations == 1
+    found = patch.tune(*neighbours, stop=after(3), most_evaluations=9)
+    assert (found.evaluations, found.obeyed) == (3, False)
+    assert len(asked) == 3
+
+
+def test_the_best_so_far_is_what_is_found(patch: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends, the loss is not above that at the beginning."""
+    losses = traced_losses(monkeypatch)
+    neighbours = patch.wrong_at(), Target((14.3, 17.0, 13.0), not patch.wrong_at().positive)
+    found = patch.tune(*neighbours, most_evaluations=12)
+    best = patch.tune(*neighbours, begin=found.tuning, most_evaluations=1)
+    assert best.evaluations == 1
+    first, *_, last = losses
+    assert last <= min(losses[:-1]) + 1e-6
+    assert last < first

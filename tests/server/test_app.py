@@ -122,6 +122,23 @@ def test_objects_are_named_activated_and_removed(client: TestClient, session: st
     assert [o["number"] for o in gone["state"]["objects"]] == [2]
 
 
+def test_a_reply_says_how_clicks_came_to_be_obeyed(
+    client: TestClient, session: str, demo: Demo
+) -> None:
+    plain = client.post(f"{session}/clicks", json={"ijk": ON_BALL}).json()
+    assert plain["state"]["refinement"] is None
+    served = Demo(cs.load_model(refine="fbrs-c").shared(), demo.scans, demo.registry)
+    with served.model, TestClient(Guard(create_app(served)), base_url=URL) as refining:
+        key = f"/api/sessions/{refining.post('/api/sessions', json={}).json()['session']}"
+        for shift, positive in ((0, True), (1, False), (2, True)):
+            ijk = [ON_BALL[0] + shift, *ON_BALL[1:]]
+            sent = refining.post(f"{key}/clicks", json={"ijk": ijk, "positive": positive})
+            assert sent.status_code == 200
+        told = sent.json()["state"]["refinement"]
+        assert set(told) == {"patches", "evaluations", "corrected", "far_voxels"}
+        assert told["patches"] + told["corrected"] > 0
+
+
 def test_saved_files_are_those_of_the_command_line(
     demo: Demo, tmp_path: Path, ball_file: Path
 ) -> None:

@@ -318,7 +318,14 @@ function showTimes(server, whole) {
   const p50 = state.p50_ms.toFixed(0);
   find("times").replaceChildren(
     make("b", { textContent: `${server.toFixed(0)} ms` }),
-    ` server · median ${p50} ms · on screen after ${whole.toFixed(0)} ms`);
+    ` server · median ${p50} ms · on screen after ${whole.toFixed(0)} ms${refined()}`);
+}
+
+// How the mask came to obey its clicks, where it did not by itself.
+function refined() {
+  const { patches = 0, corrected = 0 } = state.refinement ?? {};
+  const ways = [...(patches ? ["tuned"] : []), ...(corrected ? [`${corrected} by a ball`] : [])];
+  return ways.length ? ` · obeyed: ${ways.join(", ")}` : "";
 }
 
 function showPointer() {
