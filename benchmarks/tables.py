@@ -110,6 +110,8 @@ def refinement() -> str:
     for group in next(iter(result["validation"].values())):
         found = [rows[group] for rows in result["validation"].values()]
         lines.append(f"| {group} | " + " | ".join(str(f["clicks_to_0.90"]) for f in found) + " |")
+        times = (f"{f['median_click_ms']:.0f}" for f in found)
+        lines.append("| median ms a click | " + " | ".join(times) + " |")
     return "\n".join([*lines, "", f"Measured on {on(result['machine'])}."])
 
 
