@@ -13,7 +13,6 @@ from PIL import Image
 from playwright.sync_api import Page
 
 import clickseg_infer as cs
-from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.server.opening import Demo
 from clickseg_infer.server.registry import Registry
 from clickseg_infer.server.scans import Scans
@@ -36,7 +35,7 @@ def main() -> None:
     """Click once through the demo at two sizes."""
     OUT.mkdir(exist_ok=True)
     with cs.load_model() as loaded:
-        model = cs.Model(loaded.spec, SharedEngine(loaded.engine), loaded.sha256)
+        model = loaded.shared()
         demo = Demo(model, Scans(CASE), Registry(), cs.read_volume(CASE))
         warm_up(demo)
         with served(demo) as url, launched() as browser:

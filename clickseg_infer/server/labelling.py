@@ -1,7 +1,7 @@
 """A labelling: the objects that one page marks on one scan, and the label map that they make."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from threading import Lock
@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clickseg_infer.boxes import Box, origin_of, overlap, shape_of, slices_of, union
+from clickseg_infer.boxes import Box, box_at, origin_of, overlap, shape_of, slices_of, union
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import ClickError, ServerError, VolumeError
+from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import difference
+from clickseg_infer.refinement.obedience import carries
 from clickseg_infer.server.refusals import NotFoundError
 from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
@@ -45,8 +47,9 @@ class Labelling:
     """The objects of one scan, one of which is worked on at a time.
 
     Where several objects claim a voxel, it belongs to the one with the lowest number, whichever was
-    clicked last; so an object that is finished keeps its voxels. Not for several threads at once:
-    whoever calls holds `lock`.
+    clicked last; so an object that is finished keeps its voxels. But a voxel that was clicked for
+    one of them, and that its mask holds, is its own. Not for several threads at once: whoever calls
+    holds `lock`.
 
     Attributes:
         model: shared with other labellings; not closed.
@@ -88,6 +91,9 @@ class Labelling:
         labels = np.zeros(shape_of(box), np.uint8)
         for labelled in reversed(self.objects):
             labels[labelled.session.prediction.within(box) != 0] = labelled.number
+        for zyx, number in self._clicked().items():
+            if overlap(box, box_at(zyx)) is not None:
+                labels[tuple(np.subtract(zyx, origin_of(box)))] = number
         return labels
 
     @property
@@ -98,19 +104,39 @@ class Labelling:
             box = union(box, labelled.session.prediction.box)
         return box
 
-    def voxels_of(self, labelled: LabelledObject) -> int:
-        """How many voxels of the label map an object has."""
+    @property
+    def voxels(self) -> list[int]:
+        """How many voxels of the label map each object has."""
+        clicked = self._clicked()
+        return [self._voxels_of(number, clicked) for number in range(len(self.objects))]
+
+    def _voxels_of(self, index: int, clicked: Mapping[Index, int]) -> int:
+        labelled = self.objects[index]
         answer = labelled.session.prediction
         if answer.box is None:
             return 0
-        own = answer.crop
-        for other in self.objects[: self.objects.index(labelled)]:
+        own, origin = answer.crop, origin_of(answer.box)
+        for other in self.objects[:index]:
             before = other.session.prediction
             shared = None if before.box is None else overlap(before.box, answer.box)
             if shared is not None:
                 own = own.copy() if own is answer.crop else own
-                own[slices_of(shared, origin_of(answer.box))] &= before.within(shared) ^ 1
-        return int(np.count_nonzero(own))
+                own[slices_of(shared, origin)] &= before.within(shared) ^ 1
+        count = int(np.count_nonzero(own))
+        for zyx, number in clicked.items():
+            if overlap(answer.box, box_at(zyx)) is not None:
+                held = own[tuple(np.subtract(zyx, origin))]
+                count += (number == labelled.number) - int(held)
+        return count
+
+    def _clicked(self) -> dict[Index, int]:
+        """Voxels that are an object's own since it was clicked there, and its number."""
+        return {
+            click.zyx: labelled.number
+            for labelled in reversed(self.objects)
+            for click in labelled.session.clicks
+            if click.positive and carries(labelled.session.prediction, click)
+        }
 
     def click(self, ijk: tuple[int, int, int], positive: bool) -> Box | None:
         """Click the active object at a voxel of the scan's file; the box that changed.
@@ -121,8 +147,8 @@ class Labelling:
         session = self.active.session
         if len(session.clicks) >= MOST_CLICKS:
             raise ClickError(f"an object takes at most {MOST_CLICKS} clicks")
-        session.click(self.volume.zyx_of_ijk(ijk), positive)
-        return session.changed
+        zyx = self.volume.zyx_of_ijk(ijk)
+        return self.change(lambda session: session.click(zyx, positive))
 
     def change(self, act: Callable[[Session], Any]) -> Box | None:
         """Have `act` change the active object's session; the box that changed.
@@ -130,8 +156,13 @@ class Labelling:
         Raises:
             ClickError, EngineError: as the action. Nothing has changed then.
         """
-        act(self.active.session)
-        return self.active.session.changed
+        session = self.active.session
+        before = set(session.clicks)
+        act(session)
+        box = session.changed
+        for click in before ^ set(session.clicks):  # their voxels may change hands
+            box = union(box, box_at(click.zyx))
+        return box
 
     def begin_object(self) -> None:
         """Leave the active object as it is, and begin the next one.

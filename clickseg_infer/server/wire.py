@@ -175,7 +175,10 @@ def state_of(key: str, labelling: Labelling) -> State:
         affine=(labelling.volume.affine if grid is None else grid.affine).tolist(),
         actions=labelling.actions,
         active=labelling.active.number,
-        objects=[_object_state(labelling, labelled) for labelled in labelling.objects],
+        objects=[
+            _object_state(labelling, labelled, voxels)
+            for labelled, voxels in zip(labelling.objects, labelling.voxels, strict=True)
+        ],
         can_undo=session.can_undo,
         can_redo=session.can_redo,
         refinement=session.prediction.refinement,
@@ -183,9 +186,8 @@ def state_of(key: str, labelling: Labelling) -> State:
     )
 
 
-def _object_state(labelling: Labelling, labelled: LabelledObject) -> ObjectState:
+def _object_state(labelling: Labelling, labelled: LabelledObject, voxels: int) -> ObjectState:
     volume, session = labelling.volume, labelled.session
-    voxels = labelling.voxels_of(labelled)
     return ObjectState(
         number=labelled.number,
         name=labelled.name,

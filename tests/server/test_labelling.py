@@ -55,13 +55,37 @@ def test_a_voxel_belongs_to_the_object_with_the_lowest_number(labelling: Labelli
     labelling.begin_object()
     labelling.click(LEFT, True)  # the same ball again
     np.testing.assert_array_equal(labelling.labels, own)
-    first, second = labelling.objects
-    assert labelling.voxels_of(second) == 0
-    assert labelling.voxels_of(first) == np.count_nonzero(own)
+    assert labelling.voxels == [np.count_nonzero(own), 0]
     box = labelling.remove_object(1)
     assert box is not None
     assert labelling.labels_within(box).max() == 2  # what was hidden comes out
-    assert labelling.voxels_of(second) == np.count_nonzero(own)
+    assert labelling.voxels == [np.count_nonzero(own)]
+
+
+def test_a_clicked_voxel_belongs_to_the_object_that_it_was_clicked_for(
+    labelling: Labelling,
+) -> None:
+    labelling.click(LEFT, True)
+    before = labelling.labels
+    labelling.begin_object()
+    other = (28, 42, 21)  # of the same ball
+    zyx = labelling.volume.zyx_of_ijk(other)
+    box = labelling.click(other, True)
+    expected = before.copy()
+    expected[zyx] = 2
+    np.testing.assert_array_equal(labelling.labels, expected)
+    assert labelling.voxels == [np.count_nonzero(before) - 1, 1]
+    assert box is not None
+    patched = before.copy()
+    patched[slices_of(box)] = labelling.labels_within(box)
+    np.testing.assert_array_equal(patched, expected)
+    again = (24, 41, 20)
+    labelling.click(again, True)
+    labels = labelling.labels
+    assert [labels[labelling.volume.zyx_of_ijk(ijk)] for ijk in (LEFT, other, again)] == [1, 2, 2]
+    assert labelling.voxels == [np.count_nonzero(labels == number) for number in (1, 2)]
+    labelling.change(cs.Session.undo)
+    np.testing.assert_array_equal(labelling.labels, expected)
 
 
 def test_the_changed_box_holds_every_change(labelling: Labelling, rng: np.random.Generator) -> None:
@@ -72,6 +96,12 @@ def test_the_changed_box_holds_every_change(labelling: Labelling, rng: np.random
         lambda: labelling.change(cs.Session.undo),
         lambda: labelling.begin_object(),
         lambda: labelling.click(RIGHT, True),
+        lambda: labelling.begin_object(),
+        lambda: labelling.click((77, 41, 20), True),
+        lambda: labelling.click((73, 39, 20), True),
+        lambda: labelling.change(cs.Session.undo),
+        lambda: labelling.change(lambda session: session.remove(0)),
+        lambda: labelling.change(cs.Session.undo),
         lambda: labelling.set_threshold(0.3),
         lambda: labelling.change(cs.Session.reset),
         lambda: labelling.begin_with(np.roll(before + 3, 1) % 7),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import clickseg_infer as cs
-from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.server.opening import Demo
 from clickseg_infer.server.registry import Registry
 from clickseg_infer.server.scans import Scans
@@ -43,7 +42,7 @@ def test_the_server_takes_little_longer_than_the_session(
     places = [(351, 281, 66), (356, 256, 20), (236, 300, 50), (256, 130, 60)]
     more, largest = [], 0
     with cs.load_model() as loaded:
-        model = cs.Model(loaded.spec, SharedEngine(loaded.engine), loaded.sha256)
+        model = loaded.shared()
         with served(Demo(model, Scans(path), Registry())) as url, httpx.Client(base_url=url) as ask:
             session = f"/api/sessions/{ask.post('/api/sessions', json={}).json()['session']}"
             for i, j, k in places:
