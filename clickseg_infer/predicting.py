@@ -11,6 +11,7 @@ ones at their own place from as close as the model can. A positive click only ad
 negative one only takes away, and not everything at once.
 """
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,21 +19,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clickseg_infer.boxes import Box, box_at, hull, union
+from clickseg_infer.boxes import Box, box_at, hull, origin_of, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Look, look, sweep
 from clickseg_infer.model import Model
 from clickseg_infer.patch_run import Run
-from clickseg_infer.prediction import Prediction, cut, joined, reduced
+from clickseg_infer.prediction import Prediction, joined, reduced, with_part
 from clickseg_infer.refinement.obedience import far_voxels, obeyed
 from clickseg_infer.refinement.tuning import Refinement
-from clickseg_infer.volume import Spacing, Volume
+from clickseg_infer.volume import Spacing, Volume, squared_mm
 from clickseg_infer.workspace import Workspace
 
 _LATE = 4  # from this click on, what is left to correct is near the click
-_MOST_CHANGED = 0.5  # of the mask: more than this a click changes only around itself
+_MOST_CHANGED = 0.5  # of the mask: more than this a click changes only in its reach
+_REACH_ON, _REACH_OFF, _REACH_LATE = 1.0, 2.0, 0.6  # of positive, negative, late positive clicks
 _MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
 
@@ -132,10 +134,30 @@ def _changed(
     """What is known, and what the latest click changes of it by what was found for it."""
     on = clicks[-1].positive
     changed = joined(known, found) if on else reduced(known, found, looked)
-    too_much = abs(changed.voxels - known.voxels) > _MOST_CHANGED * known.voxels
-    if known.box is None or not too_much:
+    if known.box is None:
         return changed
-    return _nearest_only(run, clicks, known, changed)
+    reach = _reach(clicks, known, changed)
+    if reach is None:
+        return changed
+    box = functools.reduce(hull, looked)
+    part, old = changed.within(box), known.within(box)
+    voxels = np.argwhere(part != old)
+    back = voxels[_beyond(voxels + origin_of(box), run.volume.spacing_mm, clicks, reach)]
+    part[tuple(back.T)] ^= 1
+    return with_part(changed, box, part)
+
+
+def _reach(clicks: Clicks, before: Prediction, after: Prediction) -> float | None:
+    """How far from a click it may change the mask; None for anywhere.
+
+    As a share of a voxel's distance to the nearest click of the other kind.
+    """
+    on = clicks[-1].positive
+    if on and len(clicks) >= _LATE:
+        return _REACH_LATE
+    if abs(after.voxels - before.voxels) <= _MOST_CHANGED * before.voxels:
+        return None
+    return _REACH_ON if on else _REACH_OFF
 
 
 def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> Prediction:
@@ -153,27 +175,17 @@ def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> 
     return replace(answer, clicks=clicks, tuning=tuning, refinement=done)
 
 
-def _nearest_only(run: Run, clicks: Clicks, before: Prediction, after: Prediction) -> Prediction:
-    """Of what a click changed, what is nearer to it than to any click of the other kind."""
+def _beyond(
+    voxels: NDArray[np.int64], spacing_mm: Spacing, clicks: Clicks, reach: float
+) -> NDArray[np.bool_]:
+    """Which of N voxels (N, 3) are out of the latest click's reach."""
     latest = clicks[-1]
-    box = union(before.box, after.box)
-    assert box is not None
-    mask, old = after.within(box), before.within(box)
+    from_it = squared_mm(voxels, latest.zyx, spacing_mm)
+    beyond = np.zeros(len(voxels), bool)
     for click in clicks:
         if click.positive != latest.positive:
-            far = _nearer(box, run.volume.spacing_mm, click.zyx, latest.zyx)
-            mask[far] = old[far]
-    return before.with_mask(cut(mask, box, before.shape))
-
-
-def _nearer(box: Box, spacing_mm: Spacing, this: Index, that: Index) -> NDArray[np.bool_]:
-    """Which voxels of a box are nearer to this voxel than to that one."""
-    z, y, x = (
-        np.float32(own**2) * ((np.arange(*bounds) - a) ** 2 - (np.arange(*bounds) - b) ** 2)
-        for bounds, own, a, b in zip(box, spacing_mm, this, that, strict=True)
-    )
-    nearer: NDArray[np.bool_] = z[:, None, None] + (y[:, None] + x) < 0
-    return nearer
+            beyond |= from_it > reach**2 * squared_mm(voxels, click.zyx, spacing_mm)
+    return beyond
 
 
 def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Look:

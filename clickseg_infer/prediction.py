@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clickseg_infer.boxes import (
     Box,
     bounds_of,
+    hull,
     origin_of,
     overlap,
     shape_of,
@@ -120,6 +121,14 @@ def difference(before: Prediction, after: Prediction) -> Box | None:
     if after.box is not None:
         changed[slices_of(after.box, origin_of(whole))] ^= after.crop
     return bounds_of(changed, origin_of(whole))
+
+
+def with_part(answer: Prediction, box: Box, part: NDArray[np.uint8]) -> Prediction:
+    """The answer with another mask within `box`, which `part` (z, y, x) fills."""
+    whole = box if answer.box is None else hull(answer.box, box)
+    mask = answer.within(whole)
+    mask[slices_of(box, origin_of(whole))] = part
+    return _tight(answer, mask, origin_of(whole))
 
 
 def cut(mask: NDArray[np.uint8], box: Box, shape: Index) -> Prediction:

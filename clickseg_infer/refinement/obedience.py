@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from clickseg_infer.boxes import Box, box_at, hull, origin_of, slices_of, union
+from clickseg_infer.boxes import Box, box_at, origin_of, union
 from clickseg_infer.clicks import Click, Clicks
-from clickseg_infer.prediction import Prediction, cut
-from clickseg_infer.volume import Spacing
+from clickseg_infer.prediction import Prediction, with_part
+from clickseg_infer.volume import Spacing, squared_mm
 
 FAR_MM = 20.0
 """Beyond this distance from every click nobody asked for a change."""
@@ -34,13 +34,15 @@ def obeyed(
     wrong = [click for click in clicks if not carries(answer, click)]
     for click in wrong:
         box = _around(click, answer.shape, spacing_mm, radius_mm)
-        distance = _squared_mm(box, click, spacing_mm)
+        distance = _squared_in(box, click, spacing_mm)
         ball = distance <= radius_mm**2
         for other in clicks:
             if other.positive != click.positive:
-                ball &= distance < _squared_mm(box, other, spacing_mm)
+                ball &= distance < _squared_in(box, other, spacing_mm)
         ball |= distance == 0
-        answer = _with(answer, box, ball, click.positive)
+        part = answer.within(box)
+        part[ball] = click.positive
+        answer = with_part(answer, box, part)
     return answer, len(wrong)
 
 
@@ -50,10 +52,9 @@ def far_voxels(before: Prediction, after: Prediction, clicks: Clicks, spacing_mm
     if whole is None:
         return 0
     changed = np.argwhere(before.within(whole) != after.within(whole)) + origin_of(whole)
-    spacing = np.array(spacing_mm)
     near = np.zeros(len(changed), bool)
     for click in clicks:
-        near |= (((changed - click.zyx) * spacing) ** 2).sum(axis=1) <= FAR_MM**2
+        near |= squared_mm(changed, click.zyx, spacing_mm) <= FAR_MM**2
     return int((~near).sum())
 
 
@@ -65,7 +66,7 @@ def _around(click: Click, shape: tuple[int, ...], spacing_mm: Spacing, radius_mm
     return z, y, x
 
 
-def _squared_mm(box: Box, click: Click, spacing_mm: Spacing) -> NDArray[np.float64]:
+def _squared_in(box: Box, click: Click, spacing_mm: Spacing) -> NDArray[np.float64]:
     """The squared distance of a box's voxels (z, y, x) from a click."""
     z, y, x = (
         ((np.arange(*bounds) - p) * own) ** 2
@@ -73,11 +74,3 @@ def _squared_mm(box: Box, click: Click, spacing_mm: Spacing) -> NDArray[np.float
     )
     distance: NDArray[np.float64] = z[:, None, None] + y[:, None] + x
     return distance
-
-
-def _with(answer: Prediction, box: Box, part: NDArray[np.bool_], value: bool) -> Prediction:
-    """The answer with `value` where `part`, which fills `box`, is true."""
-    whole = box if answer.box is None else hull(answer.box, box)
-    mask = answer.within(whole)
-    mask[slices_of(box, origin_of(whole))][part] = value
-    return answer.with_mask(cut(mask, whole, answer.shape))

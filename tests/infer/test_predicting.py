@@ -231,8 +231,14 @@ def test_late_clicks_are_looked_at_closely_in_one_patch() -> None:
             assert answer.patches > 1
 
 
+def distances(volume: cs.Volume, click: cs.Click) -> np.ndarray:
+    """Of every voxel from a click, in mm."""
+    away = np.moveaxis(np.indices(volume.shape), 0, -1) - click.zyx
+    return np.linalg.norm(away * volume.spacing_mm, axis=-1)
+
+
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_negative_click_does_not_take_what_is_nearer_to_positive_ones(begun: bool) -> None:
+def test_a_negative_click_does_not_take_everything(begun: bool) -> None:
     """A network that gives up the whole object at a negative click."""
 
     def gives_up(batch: np.ndarray) -> np.ndarray:
@@ -248,11 +254,11 @@ def test_a_negative_click_does_not_take_what_is_nearer_to_positive_ones(begun: b
     if begun:
         assert after.voxels == 0  # with no positive click there is nothing to go by
         return
-    mask = after.mask
+    mask, (positive, negative) = after.mask, clicks
     assert mask[CENTRE]
-    assert not mask[20, 40, 65]
-    assert np.array_equal(mask[:, :, :57], before.mask[:, :, :57])  # the middle is at 57.5
-    assert not mask[:, :, 58:].any()
+    # It reaches what is at most twice as far from it as from the positive one.
+    kept = distances(volume, negative) > 2 * distances(volume, positive)
+    assert np.array_equal(mask, before.mask & kept)
 
 
 @pytest.mark.parametrize("guarded", [False, True])
@@ -272,6 +278,26 @@ def test_a_positive_click_does_not_flood_what_is_nearer_to_negative_ones(guarded
     assert after.clicks == (*clicks, cs.Click((20, 40, 60)))
     assert after.mask[20, 40, 69]
     assert after.mask[20, 40, 76] == (not guarded)  # the middle is at 70
+
+
+def test_late_positive_clicks_add_only_around_themselves() -> None:
+    """However little they would add."""
+
+    def grows(batch: np.ndarray) -> np.ndarray:
+        return bright(batch) + 20 * (batch[:, 1:2].sum() > 3 * 33 + 5)  # a disk has 33 voxels
+
+    volume = make_ball(25.0)
+    model = cs.Model(make_spec(), cs.FunctionEngine(grows))
+    negative = cs.Click((20, 40, 80), positive=False)
+    clicks = [cs.Click(CENTRE), negative, cs.Click((20, 40, 40)), cs.Click((20, 40, 60))]
+    before = cs.predict(model, volume, clicks)
+    latest = cs.Click((20, 40, 68))
+    after = cs.predict(model, volume, [*clicks, latest], before)
+    added = after.mask > before.mask
+    in_reach = distances(volume, latest) <= 0.6 * distances(volume, negative)
+    assert added.any()
+    assert not (added & ~in_reach).any()
+    assert after.mask[in_reach].mean() > 0.9
 
 
 def test_a_negative_click_takes_less_than_half_wherever_it_is() -> None:
