@@ -48,7 +48,7 @@ def main() -> None:
         deepedit = whole_volume_ms(network, model.spec, volume)
         content = {
             "click": click(model, network, volume, deepedit),
-            "floor": floor(network, model.spec),
+            "floor": floor(network, model.spec, model.engine.precision),
             "sessions": sessions(model),
             "long_session": long_session(model, volume),
         }
@@ -185,11 +185,11 @@ def whole_volume_ms(network: nn.Module, spec: cs.ModelSpec, volume: cs.Volume) -
     return float(np.median(times))
 
 
-def floor(network: nn.Module, spec: cs.ModelSpec) -> dict[str, float]:
-    """What the network would take at the speed of a large product of bfloat16 matrices."""
+def floor(network: nn.Module, spec: cs.ModelSpec, precision: str) -> dict[str, float]:
+    """What the network would take at the speed of a large product of matrices."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.zeros(1, len(spec.channels), *spec.patch_size))
-    matrix = torch.ones(PRODUCT, PRODUCT, dtype=torch.bfloat16)
+    matrix = torch.ones(PRODUCT, PRODUCT, dtype=getattr(torch, precision))
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()

@@ -45,10 +45,18 @@ def contest(
     }
 
 
-def write(name: str, content: dict[str, object]) -> None:
-    """Store what was measured, and on what, as results/<name>.json; print it too."""
-    text = json.dumps({**content, "machine": machine()}, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+def write(name: str, content: dict[str, object], *, by_cpu: bool = True) -> None:
+    """Store what was measured, and on what, as results/<name>.json; print it too.
+
+    What was measured on a CPU that computes in bfloat16 is kept beside that of others, in
+    results/bfloat16, unless the CPU makes no difference.
+    """
+    described = machine()
+    folder = RESULTS
+    if by_cpu and "bf16" in str(described["processor"]):
+        folder = RESULTS / "bfloat16"
+    text = json.dumps({**content, "machine": described}, indent=1)
+    (folder / f"{name}.json").write_text(text + "\n")
     print(text)
 
 

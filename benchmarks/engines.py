@@ -4,21 +4,18 @@ Writes results/engines.json: median milliseconds, the ratio to ONNX Runtime, and
 draw the patch's click channels, cues included.
 """
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from machine import machine
+from contest import write
 
 import clickseg_infer as cs
 from clickseg_infer.engines import available, precisions
 from clickseg_infer.model import DEFAULT_MODEL, read_network
 from clickseg_infer.network_input import fill_click_channels
 
-HERE = Path(__file__).resolve().parent
 ROUNDS = 25
 CHANNELS = "click channels"
 ON, BESIDE = 5, 3  # clicks in the patch
@@ -59,13 +56,11 @@ def main() -> None:
     }
     content = {
         "patch": list(spec.patch_size),
-        "machine": machine(),
         "engines": rows,
         "click_channels_ms": round(channels, 1),
         "clicks": ON + BESIDE,
     }
-    (HERE / "results" / "engines.json").write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(rows, indent=1))
+    write("engines", content)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main() -> None:
     }
     content = {"card": card, "patch": list(spec.patch_size), "engines": rows, "missing": missing}
     if card:
-        write("gpu", content)
+        write("gpu", content, by_cpu=False)
     else:
         print(json.dumps(content, indent=1))
 

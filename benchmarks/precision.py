@@ -48,7 +48,8 @@ def main() -> None:
         print(name, rows[name], flush=True)
     speed = timed(before, models["int8"])
     names = [folder.name for folder in DATASETS]
-    write("precision", {"datasets": names, "precisions": rows, "openvino": speed})
+    content = {"datasets": names, "precisions": rows, "openvino": speed}
+    write("precision", content, by_cpu=False)
 
 
 def timed(plain: tuple[ModelSpec, bytes], quantised: tuple[ModelSpec, bytes]) -> dict[str, Any]:

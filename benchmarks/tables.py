@@ -24,6 +24,8 @@ WHOLE = "torch and MONAI, back to the whole scan"
 KEPT, EDT, BFS = "clickseg", "scipy distance transform", "f-BRS breadth first, stopped"
 MONAI_1, MONAI_2, NNUNET = "MONAI, 1 channel", "MONAI, 2 channels", "nnU-Net, 2 channels"
 SHOWN = (1, 2, 3, 5, 10)
+CPUS = {"": "float32", "bfloat16": "bfloat16"}
+"""The folders of results that depend on the CPU, and what its networks are computed in."""
 MEASURES = {
     "Dice": "mean_dice",
     "surface Dice at 2 mm": "mean_surface_dice",
@@ -59,13 +61,16 @@ def ablation() -> str:
 
 
 def engines() -> str:
-    result = loaded("engines")
+    return "\n\n".join(engines_on(cpu) for cpu in cpus("engines"))
+
+
+def engines_on(cpu: str) -> str:
+    result = loaded("engines", cpu)
     lines = ["| engine | ms for one 96^3 patch | ratio |", "|---|---|---|"]
     for name, row in sorted(result["engines"].items(), key=lambda item: item[1]["median_ms"]):
         lines.append(f"| {name} | {row['median_ms']:.0f} | {row['ratio']:.2f} |")
-    drawn = f"Drawing the patch's click channels, cues included: {result['click_channels_ms']} ms"
-    lines += ["", f"{drawn} for {result['clicks']} clicks."]
-    lines += ["", f"Measured on {on(result['machine'])}."]
+    drawn = f"{result['click_channels_ms']} ms for {result['clicks']} clicks"
+    lines += ["", f"On {on(result['machine'])}; drawing the patch's click channels: {drawn}."]
     return "\n".join(lines)
 
 
@@ -130,8 +135,17 @@ def gpu() -> str:
     return "\n".join(lines)
 
 
-def loaded(name: str) -> Any:
-    return json.loads((HERE / "results" / f"{name}.json").read_text())
+def loaded(name: str, cpu: str = "") -> Any:
+    return json.loads(path_of(name, cpu).read_text())
+
+
+def path_of(name: str, cpu: str = "") -> Path:
+    return HERE / "results" / cpu / f"{name}.json"
+
+
+def cpus(*names: str) -> list[str]:
+    """Of CPUS, those of which there are results of all these names."""
+    return [cpu for cpu in CPUS if all(path_of(name, cpu).exists() for name in names)]
 
 
 def ratio(part: dict[str, Any], ours: str, theirs: str) -> float:
@@ -140,15 +154,33 @@ def ratio(part: dict[str, Any], ours: str, theirs: str) -> float:
 
 def latency() -> str:
     """What was asked of every step beside its peers, and what was measured."""
-    clicking, maps, stitching = (loaded(n) for n in ("clicking", "click_maps", "stitching"))
-    resampling, files, start = (loaded(n) for n in ("resampling", "files", "start"))
+    names = ("clicking", "click_maps", "stitching", "resampling", "files", "start")
+    measured = {cpu: latency_on(cpu) for cpu in cpus(*names)}
+    heads = [f"a CPU that computes in {CPUS[cpu]}" for cpu in measured]
+    lines = ["| what | asked | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
+    for rows in zip(*measured.values(), strict=True):
+        what, _, asked = rows[0]
+        lines.append(f"| {what} | {asked} | " + " | ".join(str(v) for _, v, _ in rows) + " |")
+    return "\n".join([*lines, "", measured_on("clicking", list(measured))])
+
+
+def measured_on(name: str, measured: list[str]) -> str:
+    """A sentence on the machines of a result."""
+    machines = (on(loaded(name, cpu)["machine"]) for cpu in measured)
+    return f"Measured on {', and on '.join(machines)}."
+
+
+def latency_on(cpu: str) -> list[tuple[str, Any, str]]:
+    """What, what was measured on such a CPU, and what was asked."""
+    clicking, maps, stitching = (loaded(n, cpu) for n in ("clicking", "click_maps", "stitching"))
+    resampling, files, start = (loaded(n, cpu) for n in ("resampling", "files", "start"))
     click, drawn, blended = (
         part["contest" if part is clicking["click"] else "contenders"]
         for part in (clicking["click"], maps, stitching)
     )
     stages, one = clicking["click"]["stages_ms"], "clickseg"
     back = resampling["from_network"]
-    rows = [
+    return [
         ("click to mask, one 96^3 patch", f"{click[one]['median_ms']:.0f} ms", ""),
         ("beside torch and MONAI, back to the patch's box", ratio(click, one, PATCH), "0.20"),
         ("beside torch and MONAI, back to the whole scan", ratio(click, one, WHOLE), "0.20"),
@@ -174,28 +206,33 @@ def latency() -> str:
         ),
         ("resident memory, in scans", start["memory"]["resident_to_scan"], "3"),
     ]
-    lines = ["| what | measured | asked |", "|---|---|---|"]
-    lines += [f"| {what} | {value} | {asked} |" for what, value, asked in rows]
-    return "\n".join([*lines, "", f"Measured on {on(clicking['machine'])}."])
 
 
 def stages() -> str:
     """Where the milliseconds of a click go."""
-    clicking = loaded("clicking")
-    click, floor = clicking["click"], clicking["floor"]
-    lines = ["| stage | median ms |", "|---|---|"]
-    ordered = sorted(click["stages_ms"].items(), key=lambda item: -item[1])
-    lines += [f"| {name} | {ms:.1f} |" for name, ms in ordered]
-    total = click["contest"]["clickseg"]["median_ms"]
-    lines += [f"| **click to mask** | **{total:.1f}** |", ""]
-    speed = f"{floor['product_gflop_per_s']} GFLOP/s, the speed of a large bfloat16 product there"
-    least = f"its {floor['network_gflop']:.0f} GFLOP would take {floor['network_ms']:.0f} ms"
-    return "\n".join([*lines, f"The network is the most of it: {least} at {speed}."])
+    results = {cpu: loaded("clicking", cpu) for cpu in cpus("clicking")}
+    spent = [found["click"]["stages_ms"] for found in results.values()]
+    lines = ["| stage, median ms | " + " | ".join(CPUS[cpu] for cpu in results) + " |"]
+    lines.append("|---" * (1 + len(results)) + "|")
+    for name in sorted(spent[0], key=lambda name: -spent[0][name]):
+        lines.append(f"| {name} | " + " | ".join(f"{ms[name]:.1f}" for ms in spent) + " |")
+    totals = (f["click"]["contest"]["clickseg"]["median_ms"] for f in results.values())
+    lines += ["| **click to mask** | " + " | ".join(f"**{t:.1f}**" for t in totals) + " |", ""]
+    for cpu, found in results.items():
+        floor = found["floor"]
+        lines.append(
+            f"The network's {floor['network_gflop']:.0f} GFLOP would take "
+            f"{floor['network_ms']:.0f} ms at {floor['product_gflop_per_s']} GFLOP/s, the speed of "
+            f"a large {CPUS[cpu]} product there."
+        )
+    return "\n".join(lines)
 
 
 def floors() -> str:
     """Beside what moving the same bytes takes, and where a session's memory goes."""
-    maps, stitching, resampling = (loaded(n) for n in ("click_maps", "stitching", "resampling"))
+    cpu = cpus("click_maps", "stitching", "resampling", "start")[0]
+    maps, stitching = loaded("click_maps", cpu), loaded("stitching", cpu)
+    resampling, start = loaded("resampling", cpu), loaded("start", cpu)
     to, back = resampling["to_network"], resampling["from_network"]
     rows = [
         ("drawing 5 clicks", maps, "writing the voxels"),
@@ -208,10 +245,9 @@ def floors() -> str:
         ours, least = part["contenders"]["clickseg"], part["contenders"][floor]["median_ms"]
         times = ours["ratio"][floor]
         lines.append(f"| {what} | {ours['median_ms']} ms | {floor}: {least} ms | {times} |")
-    parts = ", ".join(
-        f"{name} {mb:.0f}" for name, mb in loaded("start")["memory"]["parts_mb"].items()
-    )
-    return "\n".join([*lines, "", f"Resident memory of a session, in MiB as it comes: {parts}."])
+    parts = ", ".join(f"{name} {mb:.0f}" for name, mb in start["memory"]["parts_mb"].items())
+    lines += ["", f"Resident memory of a session, in MiB as it comes: {parts}."]
+    return "\n".join([*lines, f"Measured on {on(start['machine'])}."])
 
 
 def of_torch(part: dict[str, Any]) -> float:
