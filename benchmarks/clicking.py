@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 import torch
-from clickseg_export.onnx_weights import read_initial
+from bundled import torch_network
 from contest import contest, write
 from monai.apps.deepedit.transforms import AddGuidanceSignalDeepEditd
 from monai.inferers import SlidingWindowInferer
@@ -25,12 +25,9 @@ import clickseg_infer as cs
 from clickseg_infer.boxes import Box, box_at, hull, shape_of
 from clickseg_infer.latency import random_click
 from clickseg_infer.look import Run
-from clickseg_infer.model import DEFAULT_MODEL
 from clickseg_infer.patches import focus
 from clickseg_infer.predicting import fitting_centre, fitting_spacing
 from clickseg_infer.resample import network_grid
-from clickseg_train.config import read_config
-from clickseg_train.networks import build_network
 
 SLICES = 300
 ROUNDS = 20
@@ -53,14 +50,6 @@ def main() -> None:
             "long_session": long_session(model, volume),
         }
     write("clicking", content)
-
-
-def torch_network() -> nn.Module:
-    """The bundled model's network in torch, float32."""
-    config = read_config("light")
-    network = build_network(config.network, len(config.model.spec().channels))
-    network.load_state_dict(read_initial(DEFAULT_MODEL, config)[0])
-    return network.eval()
 
 
 def click(

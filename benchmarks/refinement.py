@@ -1,4 +1,4 @@
-"""What f-BRS does for the bundled model: sessions that contradict it, and the validation cases.
+"""What f-BRS, RGB-BRS and DistMap-BRS do: sessions that contradict the model, validation cases.
 
 Writes results/refinement.json. Reads the real CT beside the checkout (../shared/data).
 """
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from accuracy import groups
+from bundled import torch_network
+from clickseg_export.onnx_file import folded
 from contest import write
 
 import clickseg_infer as cs
@@ -20,8 +22,10 @@ from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
 from clickseg_train.cases import Case
 from clickseg_train.evaluate import Evaluation, Protocol, evaluate
+from clickseg_train.input_brs import METHODS as BY_INPUT
+from clickseg_train.input_brs import with_input_brs
 
-SESSIONS = {"fbrs-a": 50, "fbrs-b": 500, "fbrs-c": 50}
+SESSIONS = {"fbrs-a": 50, "fbrs-b": 500, "fbrs-c": 50, "rgb-brs": 50, "distmap-brs": 50}
 CLICKS = 4
 CONTRADICTING = 0.5  # share of the clicks that lie beside another one and say the opposite
 _BESIDE = 3  # voxels, at most
@@ -33,18 +37,25 @@ def main() -> None:
     cases = [case for parts in groups().values() for found, _ in parts for case in found]
     volumes = [cs.read_volume(case.image) for case in cases]
     stubborn, validation = {}, {}
-    for point, sessions in SESSIONS.items():
-        with cs.load_model(refine=point) as model:
-            stubborn[point] = contradicted(model, volumes, sessions)
-        print(point, stubborn[point], flush=True)
-    for method in ("none", *POINTS):
-        with cs.load_model(refine=method) as model:
+    for method, sessions in SESSIONS.items():
+        with opened(method) as model:
+            stubborn[method] = contradicted(model, volumes, sessions)
+        print(method, stubborn[method], flush=True)
+    for method in ("none", *POINTS, *BY_INPUT):
+        with opened(method) as model:
             validation[method] = {
                 group: followed(model, [(list(found), values) for found, values in parts])
                 for group, parts in list(groups().items())[:VALIDATION]
             }
         print(method, validation[method], flush=True)
     write("refinement", {"sessions": stubborn, "validation": validation})
+
+
+def opened(method: str) -> Model:
+    """The bundled model, refining by a method; in torch where it is one that changes the input."""
+    if method in BY_INPUT:
+        return with_input_brs(cs.load_model(), folded(torch_network()), method)
+    return cs.load_model(refine=method)
 
 
 def contradicted(model: Model, volumes: list[Volume], sessions: int) -> dict[str, Any]:

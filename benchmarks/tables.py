@@ -96,28 +96,34 @@ def precision() -> str:
 
 
 def refinement() -> str:
-    """What f-BRS does where clicks contradict each other, and on the validation cases."""
-    result = loaded("refinement")
+    """Where clicks contradict each other, and on validation cases: f-BRS and its peers."""
+    measured = cpus("refinement")
+    results = [loaded("refinement", cpu) for cpu in measured]
+    heads = " | ".join(f"ms a tuned answer in {CPUS[cpu]}, p50 | p95" for cpu in measured)
     lines = [
         "| | answers | that obey all clicks | tuned | and a ball besides | changed far away "
-        "| ms a tuned answer, p50 | p95 |",
-        "|---" * 8 + "|",
+        f"| {heads} |",
+        "|---" * (6 + 2 * len(measured)) + "|",
     ]
-    for point, row in result["sessions"].items():
+    for method, row in results[0]["sessions"].items():
+        times = [r["sessions"].get(method, {}).get("refine_ms", {}) for r in results]
+        spent = " | ".join(f"{ms[p]:.0f}" if ms else "" for ms in times for p in ("p50", "p95"))
         lines.append(
-            f"| {point}, {row['sessions']} sessions | {row['clicks']} "
+            f"| {method}, {row['sessions']} sessions | {row['clicks']} "
             f"| {row['answers_that_obey_all_clicks']} | {row['answers_tuned']} "
-            f"| {row['tuned_and_corrected']} | {row['answers_with_far_changes']} "
-            f"| {row['refine_ms']['p50']:.0f} | {row['refine_ms']['p95']:.0f} |"
+            f"| {row['tuned_and_corrected']} | {row['answers_with_far_changes']} | {spent} |"
         )
-    lines += ["", "| clicks to Dice 0.90, at most 10 | " + " | ".join(result["validation"]) + " |"]
-    lines.append("|---" * (len(result["validation"]) + 1) + "|")
-    for group in next(iter(result["validation"].values())):
-        found = [rows[group] for rows in result["validation"].values()]
+    methods = results[0]["validation"]
+    lines += ["", "| clicks to Dice 0.90, at most 10 | " + " | ".join(methods) + " |"]
+    lines.append("|---" * (len(methods) + 1) + "|")
+    for group in next(iter(methods.values())):
+        found = [rows[group] for rows in methods.values()]
         lines.append(f"| {group} | " + " | ".join(str(f["clicks_to_0.90"]) for f in found) + " |")
-        times = (f"{f['median_click_ms']:.0f}" for f in found)
-        lines.append("| median ms a click | " + " | ".join(times) + " |")
-    return "\n".join([*lines, "", f"Measured on {on(result['machine'])}."])
+        for cpu, result in zip(measured, results, strict=True):
+            rows = [result["validation"].get(method, {}).get(group) for method in methods]
+            times = " | ".join(f"{row['median_click_ms']:.0f}" if row else "" for row in rows)
+            lines.append(f"| median ms a click in {CPUS[cpu]} | {times} |")
+    return "\n".join([*lines, "", measured_on("refinement", measured)])
 
 
 def gpu() -> str:

@@ -79,8 +79,7 @@ def tune(
         tensors: what the network made of the patch.
         targets: at least one.
         threshold_logit: above it a voxel belongs to the object.
-        begin: where to begin, for instance what the last click led to; ignored if it is of
-            another insertion point.
+        begin: where to begin, for instance what the last click led to; see `Refiner.change`.
         most_evaluations: bound of the search.
         stop: asked before each evaluation but the first.
 
@@ -90,12 +89,9 @@ def tune(
     from scipy.optimize import minimize
 
     search = _Search(refiner, tensors, targets, threshold_logit, most_evaluations, stop)
-    first = search.nothing
-    if begin is not None and len(begin.scale) == refiner.channels:
-        first = np.concatenate([begin.scale - 1, begin.bias])
     with suppress(_EnoughError):
-        minimize(search, first.astype(np.float64), jac=True, method="L-BFGS-B")
-    return Tuned(_tuning(search.best), search.evaluations, search.obeyed)
+        minimize(search, refiner.change(begin), jac=True, method="L-BFGS-B")
+    return Tuned(refiner.tuning(search.best), search.evaluations, search.obeyed)
 
 
 class _EnoughError(Exception):
@@ -103,7 +99,7 @@ class _EnoughError(Exception):
 
 
 class _Search:
-    """The loss and its gradient at a change (2 C,) of scale and bias; remembers the best."""
+    """The loss and its gradient at a change, as of `Refiner.change`; remembers the best."""
 
     def __init__(
         self,
@@ -119,15 +115,15 @@ class _Search:
         self._positive = np.array([target.positive for target in targets])
         self._threshold, self._most, self._stop = threshold_logit, most_evaluations, stop
         self._taps, self._weights = _sampling(targets, starts, refiner.patch)
-        self.nothing = np.zeros(2 * refiner.channels)
-        self.best, self._least = self.nothing, np.inf
+        self._tuning = refiner.tuning
+        self.best, self._least = refiner.change(None), np.inf
         self.evaluations, self.obeyed = 0, False
 
     def __call__(self, change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         if self.evaluations == self._most or (self.evaluations and self._stop()):
             raise _EnoughError
         self.evaluations += 1
-        tuning = _tuning(change)
+        tuning = self._tuning(change)
         logits = self._windows.logits(tuning).reshape(len(self._taps), -1).astype(np.float64)
         at = np.einsum("npv,nv->np", self._taps, logits) - self._threshold
         p = 1 / (1 + np.exp(-at))
@@ -143,11 +139,6 @@ class _Search:
         d_logits = np.einsum("npv,np->nv", self._taps, d_at).astype(np.float32)
         gradients = self._windows.gradients(tuning, d_logits.reshape(-1, *WINDOW))
         return loss, np.concatenate(gradients).astype(np.float64) + 2 * _STAY * change
-
-
-def _tuning(change: NDArray[np.float64]) -> Tuning:
-    scale, bias = np.split(change, 2)
-    return Tuning((1 + scale).astype(np.float32), bias.astype(np.float32))
 
 
 def _start(position: Sequence[float]) -> Index:

@@ -43,6 +43,20 @@ class Refiner:
         self._shape, self.patch = shape, patch
         self._logits, self._gradient = logits, gradient
 
+    def change(self, begin: Tuning | None) -> NDArray[np.float64]:
+        """What the search varies (2 C,), as it is at a tuning; zero for None.
+
+        It is zero for a tuning of another insertion point, too.
+        """
+        if begin is None or len(begin.scale) != self.channels:
+            return np.zeros(2 * self.channels)
+        return np.concatenate([begin.scale - 1, begin.bias]).astype(np.float64)
+
+    def tuning(self, change: NDArray[np.float64]) -> Tuning:
+        """The tuning at a change of scale and bias; the way back from `change`."""
+        scale, bias = np.split(change, 2)
+        return Tuning((1 + scale).astype(np.float32), bias.astype(np.float32))
+
     def all_logits(self, tensors: Mapping[str, Floats], tuning: Tuning) -> Floats:
         """The logits (z, y, x) of the whole patch.
 
