@@ -120,7 +120,7 @@ class _Search:
         self.evaluations, self.obeyed = 0, False
 
     def __call__(self, change: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        if self.evaluations == self._most or (self.evaluations and self._stop()):
+        if self.evaluations and self._stop():
             raise _EnoughError
         self.evaluations += 1
         tuning = self._tuning(change)
@@ -133,7 +133,7 @@ class _Search:
         self.obeyed = bool((centre >= _SURE).all())
         if self.obeyed or loss < self._least:
             self.best, self._least = change.copy(), loss
-        if self.obeyed:
+        if self.obeyed or self.evaluations == self._most:
             raise _EnoughError
         d_at = 2 * self._weights * error * p * (1 - p)
         d_logits = np.einsum("npv,np->nv", self._taps, d_at).astype(np.float32)

@@ -23,7 +23,8 @@ GRADIENTS = ("d_scale", "d_bias")
 """The outputs of a head beside its logits."""
 
 _GRAPH, _INITIALIZER, _NAME, _OUTPUT = 7, 5, 8, 12  # fields of ModelProto, GraphProto, TensorProto
-_FLOAT_TENSOR = bytes.fromhex("0a0e0801120a" + 5 * "0a00")  # a TypeProto: floats, five open sizes
+FLOAT_TENSOR = bytes.fromhex("0a0e0801120a" + 5 * "0a00")
+"""A serialised TypeProto: floats of five open sizes."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Head:
 
 def with_outputs(network: bytes, names: Sequence[str]) -> bytes:
     """A serialised network that gives some of its tensors beside the logits."""
-    outputs = (bytes_field(1, name.encode()) + bytes_field(2, _FLOAT_TENSOR) for name in names)
+    outputs = (bytes_field(1, name.encode()) + bytes_field(2, FLOAT_TENSOR) for name in names)
     return network + bytes_field(_GRAPH, b"".join(bytes_field(_OUTPUT, o) for o in outputs))
 
 

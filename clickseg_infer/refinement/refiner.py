@@ -11,6 +11,7 @@ from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.errors import EngineError, ModelError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.refinement.heads import GRADIENTS, POINTS, Head, Shape, with_outputs
+from clickseg_infer.refinement.network_end import end_of, end_shapes
 from clickseg_infer.refinement.tuning import Tuning
 from clickseg_infer.refinement.windows import (
     WINDOW,
@@ -37,11 +38,11 @@ class Refiner:
     """
 
     def __init__(
-        self, point: str, shape: Shape, patch: Index, logits: Engine, gradient: Engine
+        self, point: str, shape: Shape, patch: Index, end: Engine, logits: Engine, gradient: Engine
     ) -> None:
         self.point, self.channels = point, shape.channels
         self._shape, self.patch = shape, patch
-        self._logits, self._gradient = logits, gradient
+        self._end, self._logits, self._gradient = end, logits, gradient
 
     def change(self, begin: Tuning | None) -> NDArray[np.float64]:
         """What the search varies (2 C,), as it is at a tuning; zero for None.
@@ -67,9 +68,11 @@ class Refiner:
         Raises:
             EngineError: the engine failed.
         """
-        inputs = window_inputs(self._shape, self.patch, tensors, [(0, 0, 0)], self.patch)
-        inputs |= {"scale": tuning.scale, "bias": tuning.bias}
-        logits: Floats = voxels_of(self._logits.run_graph(inputs)["logits"], self._shape.cell)[0]
+        inputs = {name: tensors[name] for name in self._shape.tensors}
+        inputs["features"] = inputs.pop(self._shape.features)
+        inputs["scale"] = tuning.scale.reshape(1, -1, 1, 1, 1)
+        inputs["bias"] = tuning.bias.reshape(1, -1, 1, 1, 1)
+        logits: Floats = self._end.run_graph(inputs)["logits"][0, 0]
         return logits
 
     def windows(self, tensors: Mapping[str, Floats], starts: Sequence[Index]) -> "Windows":
@@ -80,17 +83,20 @@ class Refiner:
             starts: the windows' first voxels (z, y, x), even numbers.
         """
         inputs = window_inputs(self._shape, self.patch, tensors, starts, WINDOW)
-        return Windows(self._gradient, inputs, len(starts), self._shape.cell)
+        return Windows(self._logits, self._gradient, inputs, self._shape.cell)
 
     def shared(self) -> "Refiner":
         """The same refiner for several threads."""
-        engines = SharedEngine(self._logits), SharedEngine(self._gradient)
+        engines = (SharedEngine(engine) for engine in self._engines())
         return Refiner(self.point, self._shape, self.patch, *engines)
 
     def close(self) -> None:
         """Close the engines."""
-        self._logits.close()
-        self._gradient.close()
+        for engine in self._engines():
+            engine.close()
+
+    def _engines(self) -> tuple[Engine, Engine, Engine]:
+        return self._end, self._logits, self._gradient
 
 
 def check_method(method: str) -> None:
@@ -137,27 +143,33 @@ def open_refiner(network: Network, head: Head, point: str, engine: str, precisio
         EngineError: the engine cannot run it.
         ModelError: the head does not belong to the network.
     """
-    patch, shape = network.patch, head.shape
-    whole = input_shapes(shape, patch, patch, 1)
-    del whole["d_logits"]
+    patch, shape, content = network.patch, head.shape, network.content
     windows = input_shapes(shape, patch, WINDOW, -1)
-    logits = Network(head.logits_graph(network.content), patch, shapes=whole)
-    gradient = Network(head.gradient_graph(network.content), patch, shapes=windows)
-    first = open_engine(logits, engine, precision)
+    given = {name: sizes for name, sizes in windows.items() if name != "d_logits"}
+    graphs = (
+        Network(end_of(content, shape), patch, shapes=end_shapes(shape, patch)),
+        Network(head.logits_graph(content), patch, shapes=given),
+        Network(head.gradient_graph(content), patch, shapes=windows),
+    )
+    opened: list[Engine] = []
     try:
-        second = open_engine(gradient, engine, precision)
+        for graph in graphs:
+            opened.append(open_engine(graph, engine, precision))
     except BaseException:
-        first.close()
+        for compiled in opened:
+            compiled.close()
         raise
-    return Refiner(point, shape, patch, first, second)
+    return Refiner(point, shape, patch, *opened)
 
 
 class Windows:
     """The logits of N windows of one patch, as functions of scale and bias."""
 
-    def __init__(self, engine: Engine, inputs: dict[str, Floats], count: int, cell: int) -> None:
-        self._engine, self._inputs, self._cell = engine, inputs, cell
-        self._no_gradient = np.zeros((count, *WINDOW), np.float32)
+    def __init__(
+        self, logits: Engine, gradient: Engine, inputs: dict[str, Floats], cell: int
+    ) -> None:
+        self._logits, self._gradient = logits, gradient
+        self._inputs, self._cell = inputs, cell
 
     def logits(self, tuning: Tuning) -> Floats:
         """(N, z, y, x).
@@ -165,7 +177,7 @@ class Windows:
         Raises:
             EngineError: the engine failed.
         """
-        return voxels_of(self._run(tuning, self._no_gradient)["logits"], self._cell)
+        return voxels_of(self._logits.run_graph(self._tuned(tuning))["logits"], self._cell)
 
     def gradients(self, tuning: Tuning, d_logits: Floats) -> tuple[Floats, Floats]:
         """By scale and by bias, (C,) each: of the sum of the logits times `d_logits` (N, z, y, x).
@@ -173,11 +185,10 @@ class Windows:
         Raises:
             EngineError: the engine failed.
         """
-        found = self._run(tuning, d_logits)
+        d_cells = cells_of(d_logits, self._cell)
+        found = self._gradient.run_graph({**self._tuned(tuning), "d_logits": d_cells})
         by_scale, by_bias = (found[name] for name in GRADIENTS)
         return by_scale, by_bias
 
-    def _run(self, tuning: Tuning, d_logits: Floats) -> dict[str, Floats]:
-        d_cells = cells_of(d_logits, self._cell)
-        self._inputs |= {"scale": tuning.scale, "bias": tuning.bias, "d_logits": d_cells}
-        return self._engine.run_graph(self._inputs)
+    def _tuned(self, tuning: Tuning) -> dict[str, Floats]:
+        return {**self._inputs, "scale": tuning.scale, "bias": tuning.bias}

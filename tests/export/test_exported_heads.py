@@ -1,6 +1,7 @@
 """The heads that a model file carries: complete graphs once the network's weights are with them."""
 
 import base64
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import clickseg_infer as cs
 from clickseg_infer.engines import Network, open_engine
 from clickseg_infer.model import read_heads, read_model_file
 from clickseg_infer.refinement.heads import POINTS, with_outputs
+from clickseg_infer.refinement.network_end import end_of, end_shapes
 from clickseg_infer.refinement.refiner import Refiner, open_refiner
 from clickseg_infer.refinement.tuning import Tuning
 from clickseg_train.checkpoint import read_checkpoint
@@ -65,15 +67,46 @@ def check_gradients(network: DeepLabV3Plus, model: Path, point: str, engine: str
 def test_completed_heads_are_onnx_models(tiny_refinable: Path, point: str) -> None:
     _, content = read_model_file(tiny_refinable)
     head_model = read_heads(content)[point]
-    for graph, outputs in (
-        (head_model.logits_graph(content), ["logits"]),
-        (head_model.gradient_graph(content), ["logits", "d_scale", "d_bias"]),
+    shape = head_model.shape
+    for graph, inputs, outputs in (
+        (head_model.logits_graph(content), shape.inputs, ["logits"]),
+        (
+            head_model.gradient_graph(content),
+            (*shape.inputs, "d_logits"),
+            ["logits", "d_scale", "d_bias"],
+        ),
+        (end_of(content, shape), end_shapes(shape, (32, 32, 32)), ["logits"]),
     ):
         model = onnx.load_from_string(graph)
         onnx.checker.check_model(model, full_check=True)
         assert [value.name for value in model.graph.output] == outputs
-        wanted = {*head_model.shape.inputs, *(["d_logits"] if len(outputs) > 1 else [])}
-        assert {value.name for value in model.graph.input} == wanted
+        assert {value.name for value in model.graph.input} == set(inputs)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("point", POINTS)
+def test_with_features_as_they_are_the_end_gives_the_networks_logits(
+    tiny_refinable: Path, point: str, engine: str
+) -> None:
+    options = {"engine": engine, "precision": "float32", "refine": point}
+    with cs.load_model(tiny_refinable, **options) as model:
+        tensors = model.engine.run_graph({"input": example_batch(model.spec)[:1]})
+        ones = np.ones(model.refiner.channels, np.float32)
+        logits = model.refiner.all_logits(tensors, Tuning(ones, 0 * ones))
+    assert np.abs(logits - tensors["logits"][0, 0]).max() <= 1e-6 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("missing", ["stem", "cells"])
+def test_an_end_that_needs_the_input_is_refused(tiny_refinable: Path, missing: str) -> None:
+    _, content = read_model_file(tiny_refinable)
+    shape = read_heads(content)["fbrs-b"].shape
+    levels = tuple(
+        dataclasses.replace(level, skip="") if level.skip == missing else level
+        for level in shape.levels
+    )
+    assert levels != shape.levels
+    with pytest.raises(cs.ModelError, match=r"the network's end is not made of .* \['input'\]"):
+        end_of(content, dataclasses.replace(shape, levels=levels))
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
