@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
+from clickseg_infer.engines import precisions
+from clickseg_infer.model import DEFAULT_MODEL, read_network
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -49,11 +52,11 @@ def write(name: str, content: dict[str, object], *, by_cpu: bool = True) -> None
     """Store what was measured, and on what, as results/<name>.json; print it too.
 
     What was measured on a CPU that computes in bfloat16 is kept beside that of others, in
-    results/bfloat16, unless the CPU makes no difference.
+    results/bfloat16, unless the CPU does not matter.
     """
     described = machine()
     folder = RESULTS
-    if by_cpu and "bf16" in str(described["processor"]):
+    if by_cpu and "bfloat16" in precisions("openvino", read_network(DEFAULT_MODEL)[1]):
         folder = RESULTS / "bfloat16"
     text = json.dumps({**content, "machine": described}, indent=1)
     (folder / f"{name}.json").write_text(text + "\n")

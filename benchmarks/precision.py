@@ -49,7 +49,7 @@ def main() -> None:
     speed = timed(before, models["int8"])
     names = [folder.name for folder in DATASETS]
     content = {"datasets": names, "precisions": rows, "openvino": speed}
-    write("precision", content, by_cpu=False)
+    write("precision", content)
 
 
 def timed(plain: tuple[ModelSpec, bytes], quantised: tuple[ModelSpec, bytes]) -> dict[str, Any]:

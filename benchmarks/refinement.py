@@ -15,9 +15,9 @@ import clickseg_infer as cs
 from clickseg_infer.clicks import Click
 from clickseg_infer.latency import random_click
 from clickseg_infer.model import Model
-from clickseg_infer.prediction import Prediction
 from clickseg_infer.refinement.heads import POINTS
 from clickseg_infer.refinement.obedience import carries
+from clickseg_infer.refinement.tuning import Refinement
 from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
 from clickseg_train.cases import Case
@@ -61,7 +61,7 @@ def opened(method: str) -> Model:
 def contradicted(model: Model, volumes: list[Volume], sessions: int) -> dict[str, Any]:
     """Random sessions in which half of the clicks contradict a neighbour."""
     rng = np.random.default_rng(0)
-    answers: list[Prediction] = []
+    told: list[tuple[Refinement, float]] = []
     obeyed = 0
     for number in range(sessions):
         volume = volumes[number % len(volumes)]
@@ -72,14 +72,15 @@ def contradicted(model: Model, volumes: list[Volume], sessions: int) -> dict[str
                 session.click(click.zyx, click.positive)
             except cs.ClickError:
                 continue
-            answers.append(session.prediction)
-            obeyed += all(carries(session.prediction, click) for click in session.clicks)
-    told = [(a.refinement, a.ms.get("refine", 0.0)) for a in answers if a.refinement is not None]
+            answer = session.prediction
+            assert answer.refinement is not None
+            told.append((answer.refinement, answer.ms.get("refine", 0.0)))
+            obeyed += all(carries(answer, click) for click in session.clicks)
     tuned = [found for found, _ in told if found.patches]
     times = [ms for found, ms in told if found.patches]
     return {
         "sessions": sessions,
-        "clicks": len(answers),
+        "clicks": len(told),
         "answers_that_obey_all_clicks": obeyed,
         "answers_tuned": len(tuned),
         "tuned_and_corrected": sum(found.corrected > 0 for found in tuned),

@@ -46,7 +46,7 @@ class Model:
 
     @property
     def refine(self) -> str:
-        """How answers are refined: "none", or f-BRS's insertion point."""
+        """How answers are refined: "none", f-BRS's insertion point, or another refiner's name."""
         return "none" if self.refiner is None else self.refiner.point
 
     def shared(self) -> "Model":

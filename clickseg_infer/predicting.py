@@ -8,10 +8,9 @@ One look is one patch of the network, and its neighbours as far as the object re
 first click is answered by a wide look, which finds out how large the object is, and a fresh look
 at the spacing at which the object just fits. The next clicks look once, at that spacing, and later
 ones at their own place from as close as the model can. A positive click only adds to the mask and a
-negative one only takes away, and not everything at once.
+negative one only takes away, and not too far from it where clicks of the other kind are nearer.
 """
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,15 +20,16 @@ from numpy.typing import NDArray
 
 from clickseg_infer.boxes import Box, box_at, hull, origin_of, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
+from clickseg_infer.distances import squared_mm
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Look, look, sweep
 from clickseg_infer.model import Model
 from clickseg_infer.patch_run import Run
-from clickseg_infer.prediction import Prediction, joined, reduced, with_part
+from clickseg_infer.prediction import Prediction, difference, joined, reduced, with_part
 from clickseg_infer.refinement.obedience import far_voxels, obeyed
 from clickseg_infer.refinement.tuning import Refinement
-from clickseg_infer.volume import Spacing, Volume, squared_mm
+from clickseg_infer.volume import Spacing, Volume
 from clickseg_infer.workspace import Workspace
 
 _LATE = 4  # from this click on, what is left to correct is near the click
@@ -139,7 +139,9 @@ def _changed(
     reach = _reach(clicks, known, changed)
     if reach is None:
         return changed
-    box = functools.reduce(hull, looked)
+    box = difference(known, changed)
+    if box is None or all(click.positive == on for click in clicks):
+        return changed
     part, old = changed.within(box), known.within(box)
     voxels = np.argwhere(part != old)
     back = voxels[_beyond(voxels + origin_of(box), run.volume.spacing_mm, clicks, reach)]

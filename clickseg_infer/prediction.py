@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from clickseg_infer.boxes import (
     Box,
     bounds_of,
+    box_at,
     hull,
     origin_of,
     overlap,
@@ -73,6 +74,13 @@ class Prediction:
     def with_mask(self, other: "Prediction") -> "Prediction":
         """This answer with the mask of another."""
         return replace(self, box=other.box, crop=other.crop)
+
+    def holds(self, zyx: Index) -> bool:
+        """Whether the mask holds a voxel (z, y, x)."""
+        if self.box is None or overlap(self.box, box_at(zyx)) is None:
+            return False
+        z, y, x = (p - low for p, (low, _) in zip(zyx, self.box, strict=True))
+        return bool(self.crop[z, y, x])
 
     def within(self, box: Box) -> NDArray[np.uint8]:
         """The part of the mask that lies in `box`: (z, y, x) uint8, newly made."""

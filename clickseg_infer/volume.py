@@ -83,14 +83,6 @@ class Volume:
         return r, a, s
 
 
-def squared_mm(
-    voxels: NDArray[np.int64], from_voxel: Index, spacing_mm: Spacing
-) -> NDArray[np.float64]:
-    """The squared distances (N,) of voxels (N, 3) from one voxel, all (z, y, x)."""
-    squares: NDArray[np.float64] = (((voxels - from_voxel) * np.array(spacing_mm)) ** 2).sum(axis=1)
-    return squares
-
-
 def _as_hounsfield(voxels: NDArray[Any]) -> NDArray[Any]:
     """The same voxels as int16 where that is exact, else float32; copies only if it must."""
     if voxels.ndim != 3:

@@ -3,7 +3,7 @@
 A head is the end of the network from an insertion point on, as a graph of its own that gives the
 logits of windows and the gradients of scale and bias. It travels in the file's metadata without
 weights: those it shares with the network, and protobuf messages concatenate, so that putting a
-graph together is joining bytes (docs/decisions/0009-f-brs.md).
+graph together is joining bytes (docs/decisions/0009-f-brs-by-graphs-that-share-weights.md).
 """
 
 import base64

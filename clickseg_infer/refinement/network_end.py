@@ -3,15 +3,27 @@
 A head computes small windows of the logits; for all of them the network's own layers are faster.
 """
 
+from dataclasses import dataclass
+
 from clickseg_infer.errors import ModelError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.onnx_metadata import bytes_field, fields_of
 from clickseg_infer.refinement.heads import FLOAT_TENSOR, Shape
 
 _GRAPH, _METADATA = 7, 14  # fields of ModelProto
-_NODE, _GRAPH_NAME, _INITIALIZER, _GIVEN, _RESULT = 1, 2, 5, 11, 12  # of GraphProto
+_NODE, _GRAPH_NAME, _WEIGHT, _GIVEN, _RESULT = 1, 2, 5, 11, 12  # of GraphProto
 _INPUT, _OUTPUT, _OPERATOR = 1, 2, 4  # of NodeProto
 _TENSOR_NAME, _VALUE_NAME, _VALUE_TYPE = 8, 1, 2  # of TensorProto and ValueInfoProto
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A serialised model: nodes, weights by name and results of its graph, and other fields."""
+
+    nodes: list[memoryview]
+    weights: dict[str, memoryview]
+    results: list[memoryview]
+    others: list[memoryview]
 
 
 def end_of(network: bytes, shape: Shape) -> bytes:
@@ -21,48 +33,32 @@ def end_of(network: bytes, shape: Shape) -> bytes:
     other tensors by their names; its outputs are the network's.
 
     Raises:
-        ModelError: the network makes its outputs of other tensors too.
+        ModelError: the network makes its outputs of other tensors too, or not of all of these.
     """
-    view = memoryview(network)
-    rest, nodes, results = [], [], []
-    initializers: dict[str, memoryview] = {}
-    for number, start, payload, stop in fields_of(view):
-        if number not in (_GRAPH, _METADATA):
-            rest.append(bytes(view[start:stop]))
-        if number != _GRAPH:
-            continue
-        for part, first, content, last in fields_of(view, payload, stop):
-            if part == _NODE:
-                nodes.append(view[content:last])
-            elif part == _RESULT:
-                results.append(view[content:last])
-            elif part == _INITIALIZER:
-                (name,) = _strings(view[content:last], _TENSOR_NAME)
-                initializers[name] = view[first:last]
-    given = set(shape.tensors)
-    needed = {name for value in results for name in _strings(value, _VALUE_NAME)}
+    parts, given = _parts_of(network), set(shape.tensors)
+    needed = {name for value in parts.results for name in _strings(value, _VALUE_NAME)}
     kept: list[memoryview] = []
-    made = set(given)
-    for node in reversed(nodes):  # which are in the order in which they are computed
+    made = given | set(parts.weights)
+    for node in reversed(parts.nodes):  # which are in the order in which they are computed
         outputs = set(_strings(node, _OUTPUT))
         if (needed - given) & outputs:
-            kept.insert(0, node)
+            kept.append(node)
             made |= outputs
             needed |= set(_strings(node, _INPUT)) - {""}
-    missing = sorted(needed - made - set(initializers))
-    if missing or not given <= needed:
-        raise ModelError(f"the network's end is not made of {sorted(given)} alone: {missing[:3]}")
+    missing, unused = sorted(needed - made), sorted(given - needed)
+    if missing or unused:
+        raise ModelError(f"the network's end also needs {missing[:3]}, and does not need {unused}")
     inputs = ["features", "scale", "bias", *sorted(given - {shape.features})]
     graph = [
         bytes_field(_NODE, _operator("Mul", ("features", "scale"), "features.scaled")),
         bytes_field(_NODE, _operator("Add", ("features.scaled", "bias"), shape.features)),
-        *(bytes_field(_NODE, bytes(node)) for node in kept),
+        *(bytes_field(_NODE, bytes(node)) for node in reversed(kept)),
         bytes_field(_GRAPH_NAME, b"end"),
-        *(bytes(raw) for name, raw in initializers.items() if name in needed),
+        *(bytes_field(_WEIGHT, bytes(w)) for name, w in parts.weights.items() if name in needed),
         *(bytes_field(_GIVEN, _floats(name)) for name in inputs),
-        *(bytes_field(_RESULT, bytes(value)) for value in results),
+        *(bytes_field(_RESULT, bytes(value)) for value in parts.results),
     ]
-    return b"".join([*rest, bytes_field(_GRAPH, b"".join(graph))])
+    return b"".join([*parts.others, bytes_field(_GRAPH, b"".join(graph))])
 
 
 def end_shapes(shape: Shape, patch: Index) -> dict[str, tuple[int, ...]]:
@@ -71,6 +67,24 @@ def end_shapes(shape: Shape, patch: Index) -> dict[str, tuple[int, ...]]:
     channels = (1, shape.channels, 1, 1, 1)
     tuned = {"features": shapes.pop(shape.features), "scale": channels, "bias": channels}
     return tuned | shapes
+
+
+def _parts_of(model: bytes) -> _Parts:
+    view, parts = memoryview(model), _Parts([], {}, [], [])
+    for number, begin, payload, end in fields_of(view):
+        if number not in (_GRAPH, _METADATA):
+            parts.others.append(view[begin:end])
+        elif number == _GRAPH:
+            for part, _, first, last in fields_of(view, payload, end):
+                message = view[first:last]
+                if part == _NODE:
+                    parts.nodes.append(message)
+                elif part == _RESULT:
+                    parts.results.append(message)
+                elif part == _WEIGHT:
+                    (name,) = _strings(message, _TENSOR_NAME)
+                    parts.weights[name] = message
+    return parts
 
 
 def _strings(message: memoryview, number: int) -> list[str]:

@@ -1,12 +1,12 @@
 """The promise: every clicked voxel carries its click's label."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from clickseg_infer.boxes import Box, box_at, origin_of, union
+from clickseg_infer.boxes import Box, origin_of, union
 from clickseg_infer.clicks import Click, Clicks
+from clickseg_infer.distances import squared_mm, squared_mm_in
 from clickseg_infer.prediction import Prediction, with_part
-from clickseg_infer.volume import Spacing, squared_mm
+from clickseg_infer.volume import Spacing
 
 FAR_MM = 20.0
 """Beyond this distance from every click nobody asked for a change."""
@@ -14,7 +14,7 @@ FAR_MM = 20.0
 
 def carries(answer: Prediction, click: Click) -> bool:
     """Whether a click's voxel carries its label in an answer."""
-    return bool(answer.within(box_at(click.zyx)).item()) == click.positive
+    return answer.holds(click.zyx) == click.positive
 
 
 def obeyed(
@@ -34,11 +34,11 @@ def obeyed(
     wrong = [click for click in clicks if not carries(answer, click)]
     for click in wrong:
         box = _around(click, answer.shape, spacing_mm, radius_mm)
-        distance = _squared_in(box, click, spacing_mm)
+        distance = squared_mm_in(box, click.zyx, spacing_mm)
         ball = distance <= radius_mm**2
         for other in clicks:
             if other.positive != click.positive:
-                ball &= distance < _squared_in(box, other, spacing_mm)
+                ball &= distance < squared_mm_in(box, other.zyx, spacing_mm)
         ball |= distance == 0
         part = answer.within(box)
         part[ball] = click.positive
@@ -64,13 +64,3 @@ def _around(click: Click, shape: tuple[int, ...], spacing_mm: Spacing, radius_mm
         for p, own, n in zip(click.zyx, spacing_mm, shape, strict=True)
     )
     return z, y, x
-
-
-def _squared_in(box: Box, click: Click, spacing_mm: Spacing) -> NDArray[np.float64]:
-    """The squared distance of a box's voxels (z, y, x) from a click."""
-    z, y, x = (
-        ((np.arange(*bounds) - p) * own) ** 2
-        for bounds, p, own in zip(box, click.zyx, spacing_mm, strict=True)
-    )
-    distance: NDArray[np.float64] = z[:, None, None] + y[:, None] + x
-    return distance

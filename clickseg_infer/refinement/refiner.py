@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.engines import Engine, Network, open_engine
+from clickseg_infer.engines.plan_builder import Profile
 from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.errors import EngineError, ModelError
 from clickseg_infer.file_grid import Index
@@ -26,6 +27,8 @@ Floats = NDArray[np.float32]
 METHODS = ("none", "fbrs", *POINTS)
 """How answers may be refined: not at all, or by f-BRS at one of its insertion points; "fbrs" is
 "fbrs-b"."""
+
+_AT_ONCE = Profile().largest  # windows, since a plan takes no more
 
 
 class Refiner:
@@ -82,7 +85,8 @@ class Refiner:
             tensors: as in `all_logits`.
             starts: the windows' first voxels (z, y, x), even numbers.
         """
-        inputs = window_inputs(self._shape, self.patch, tensors, starts, WINDOW)
+        parts = [starts[n : n + _AT_ONCE] for n in range(0, len(starts), _AT_ONCE)]
+        inputs = [window_inputs(self._shape, self.patch, tensors, part, WINDOW) for part in parts]
         return Windows(self._logits, self._gradient, inputs, self._shape.cell)
 
     def shared(self) -> "Refiner":
@@ -166,7 +170,7 @@ class Windows:
     """The logits of N windows of one patch, as functions of scale and bias."""
 
     def __init__(
-        self, logits: Engine, gradient: Engine, inputs: dict[str, Floats], cell: int
+        self, logits: Engine, gradient: Engine, inputs: list[dict[str, Floats]], cell: int
     ) -> None:
         self._logits, self._gradient = logits, gradient
         self._inputs, self._cell = inputs, cell
@@ -177,7 +181,8 @@ class Windows:
         Raises:
             EngineError: the engine failed.
         """
-        return voxels_of(self._logits.run_graph(self._tuned(tuning))["logits"], self._cell)
+        found = [self._logits.run_graph(part)["logits"] for part in self._tuned(tuning)]
+        return voxels_of(np.concatenate(found), self._cell)
 
     def gradients(self, tuning: Tuning, d_logits: Floats) -> tuple[Floats, Floats]:
         """By scale and by bias, (C,) each: of the sum of the logits times `d_logits` (N, z, y, x).
@@ -186,9 +191,12 @@ class Windows:
             EngineError: the engine failed.
         """
         d_cells = cells_of(d_logits, self._cell)
-        found = self._gradient.run_graph({**self._tuned(tuning), "d_logits": d_cells})
-        by_scale, by_bias = (found[name] for name in GRADIENTS)
+        found = [
+            self._gradient.run_graph({**part, "d_logits": d_cells[n * _AT_ONCE :][:_AT_ONCE]})
+            for n, part in enumerate(self._tuned(tuning))
+        ]
+        by_scale, by_bias = (np.sum([part[name] for part in found], axis=0) for name in GRADIENTS)
         return by_scale, by_bias
 
-    def _tuned(self, tuning: Tuning) -> dict[str, Floats]:
-        return {**self._inputs, "scale": tuning.scale, "bias": tuning.bias}
+    def _tuned(self, tuning: Tuning) -> list[dict[str, Floats]]:
+        return [{**part, "scale": tuning.scale, "bias": tuning.bias} for part in self._inputs]

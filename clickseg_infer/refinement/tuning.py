@@ -20,7 +20,7 @@ class Refinement:
 
     Attributes:
         patches: in which the network disagreed with a click and was tuned.
-        evaluations: of loss and gradient, in all of them.
+        evaluations: of the loss, in all of them.
         corrected: clicks that still had to be obeyed by a small ball around them.
         far_voxels: of the mask, which all this changed farther than 20 mm from every click.
     """

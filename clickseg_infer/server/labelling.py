@@ -1,7 +1,7 @@
 """A labelling: the objects that one page marks on one scan, and the label map that they make."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from threading import Lock
@@ -16,7 +16,6 @@ from clickseg_infer.errors import ClickError, ServerError, VolumeError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.model import Model
 from clickseg_infer.prediction import difference
-from clickseg_infer.refinement.obedience import carries
 from clickseg_infer.server.refusals import NotFoundError
 from clickseg_infer.session import Session
 from clickseg_infer.volume import Volume
@@ -107,27 +106,27 @@ class Labelling:
     @property
     def voxels(self) -> list[int]:
         """How many voxels of the label map each object has."""
-        clicked = self._clicked()
-        return [self._voxels_of(number, clicked) for number in range(len(self.objects))]
+        counts = [self._first_claims(number) for number in range(len(self.objects))]
+        numbers = [labelled.number for labelled in self.objects]
+        for zyx, number in self._clicked().items():
+            first = next(n for n, o in enumerate(self.objects) if o.session.prediction.holds(zyx))
+            counts[first] -= 1
+            counts[numbers.index(number)] += 1
+        return counts
 
-    def _voxels_of(self, index: int, clicked: Mapping[Index, int]) -> int:
-        labelled = self.objects[index]
-        answer = labelled.session.prediction
+    def _first_claims(self, index: int) -> int:
+        """How many voxels an object claims that none before it does."""
+        answer = self.objects[index].session.prediction
         if answer.box is None:
             return 0
-        own, origin = answer.crop, origin_of(answer.box)
+        own = answer.crop
         for other in self.objects[:index]:
             before = other.session.prediction
             shared = None if before.box is None else overlap(before.box, answer.box)
             if shared is not None:
                 own = own.copy() if own is answer.crop else own
-                own[slices_of(shared, origin)] &= before.within(shared) ^ 1
-        count = int(np.count_nonzero(own))
-        for zyx, number in clicked.items():
-            if overlap(answer.box, box_at(zyx)) is not None:
-                held = own[tuple(np.subtract(zyx, origin))]
-                count += (number == labelled.number) - int(held)
-        return count
+                own[slices_of(shared, origin_of(answer.box))] &= before.within(shared) ^ 1
+        return int(np.count_nonzero(own))
 
     def _clicked(self) -> dict[Index, int]:
         """Voxels that are an object's own since it was clicked there, and its number."""
@@ -135,7 +134,7 @@ class Labelling:
             click.zyx: labelled.number
             for labelled in reversed(self.objects)
             for click in labelled.session.clicks
-            if click.positive and carries(labelled.session.prediction, click)
+            if click.positive and labelled.session.prediction.holds(click.zyx)
         }
 
     def click(self, ijk: tuple[int, int, int], positive: bool) -> Box | None:

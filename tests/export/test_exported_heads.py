@@ -105,7 +105,7 @@ def test_an_end_that_needs_the_input_is_refused(tiny_refinable: Path, missing: s
         for level in shape.levels
     )
     assert levels != shape.levels
-    with pytest.raises(cs.ModelError, match=r"the network's end is not made of .* \['input'\]"):
+    with pytest.raises(cs.ModelError, match=r"the network's end also needs \['input'\]"):
         end_of(content, dataclasses.replace(shape, levels=levels))
 
 

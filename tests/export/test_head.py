@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from clickseg_export.head import Head, WithTensors, makers_of
-from clickseg_export.onnx_file import folded
+from clickseg_export.onnx_file import folded, serialised
 from torch import nn
 from tuned import tensors_of, tuned
 
+from clickseg_infer.engines import Network, open_engine
 from clickseg_infer.refinement.heads import POINTS
+from clickseg_infer.refinement.network_end import end_of, end_shapes
 from clickseg_infer.refinement.windows import cells_of, voxels_of, window_inputs
 from clickseg_train.config import NetworkConfig
 from clickseg_train.networks import DeepLabV3Plus, build_network
@@ -145,3 +147,27 @@ def test_tensors_are_what_the_network_makes_of_its_input(
         shape = head_of(network, point, {name: t.numpy() for name, t in seen.items()}).shape
         for name, size in shape.tensor_shapes(PATCH).items():
             assert tuple(seen[name].shape) == size
+
+
+@pytest.fixture(scope="module")
+def exported(network: DeepLabV3Plus, batch: torch.Tensor) -> bytes:
+    return serialised(network, batch)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_end_of_the_exported_network_is_what_follows_the_point(
+    network: DeepLabV3Plus, exported: bytes, batch: torch.Tensor, point: str
+) -> None:
+    tensors = tensors_of(network, batch)
+    shape = head_of(network, point, tensors).shape
+    end = Network(end_of(exported, shape), PATCH, shapes=end_shapes(shape, PATCH))
+    running = open_engine(end, "openvino", "float32")
+    scale, bias = tuning_of(shape.channels)
+    inputs = {name: tensors[name] for name in shape.tensors if name != shape.features}
+    inputs["features"] = tensors[shape.features]
+    for name, values in (("scale", scale), ("bias", bias)):
+        inputs[name] = values.detach().numpy().reshape(1, -1, 1, 1, 1)
+    found = running.run_graph(inputs)["logits"][0, 0]
+    running.close()
+    expected = tuned(network, point, batch, scale, bias).detach().numpy()
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import clickseg_infer as cs
+from clickseg_infer.engines import Engine
 from clickseg_infer.refinement.fbrs import MOST_EVALUATIONS, Target, Tuned, disobeyed, tune
 from clickseg_infer.refinement.heads import POINTS
 from clickseg_infer.refinement.obedience import obeyed
 from clickseg_infer.refinement.refiner import Refiner
 from clickseg_infer.refinement.tuning import Tuning
+from clickseg_infer.refinement.windows import WINDOW
 
 PLACE = (14.3, 17.0, 12.6)
 Tensors = dict[str, np.ndarray]
@@ -96,6 +98,43 @@ def test_what_is_obeyed_already_costs_one_evaluation(patch: Patch) -> None:
     assert (found.obeyed, found.evaluations) == (True, 1)
     assert np.array_equal(found.tuning.scale, np.ones(patch.refiner.channels))
     assert not found.tuning.bias.any()
+
+
+def test_a_plan_is_never_given_more_windows_than_it_takes(
+    patch: Patch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = patch.refiner
+    rng = np.random.default_rng(3)
+    ones = np.ones(refiner.channels, np.float32)
+    starts = [(2 * n, 26 - 2 * n, 4) for n in range(6)]
+    d_logits = rng.normal(size=(6, *WINDOW)).astype(np.float32)
+    tuning = Tuning(ones, 0 * ones)
+    apart = [refiner.windows(patch.tensors, [start]) for start in starts]
+    alone = [w.gradients(tuning, d_logits[n : n + 1]) for n, w in enumerate(apart)]
+    given: list[int] = []
+
+    def counted(engine: Engine) -> Callable:
+        truly = engine.run_graph
+
+        def run_graph(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            given.append(max(map(len, (inputs[name] for name in windowed if name in inputs))))
+            return truly(inputs)
+
+        return run_graph
+
+    windowed = refiner._shape.windowed_inputs
+    for engine in (refiner._logits, refiner._gradient):
+        monkeypatch.setattr(engine, "run_graph", counted(engine))
+    together = refiner.windows(patch.tensors, starts)
+    expected = np.concatenate([window.logits(tuning) for window in apart])
+    given.clear()
+    assert together.logits(tuning) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    for found, parts in zip(
+        together.gradients(tuning, d_logits), zip(*alone, strict=True), strict=True
+    ):
+        total = np.sum(parts, axis=0)
+        assert np.linalg.norm(found - total) <= 1e-5 * np.linalg.norm(total)
+    assert given == [4, 2, 4, 2]
 
 
 def test_the_search_is_bounded(patch: Patch) -> None:
