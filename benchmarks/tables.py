@@ -240,9 +240,11 @@ def floors() -> str:
     maps, stitching = loaded("click_maps", cpu), loaded("stitching", cpu)
     resampling, start = loaded("resampling", cpu), loaded("start", cpu)
     to, back = resampling["to_network"], resampling["from_network"]
+    patch = resampling["one_patch_two_windows"]
     rows = [
         ("drawing 5 clicks", maps, "writing the voxels"),
         ("stitching 200 patches", stitching, "adding without weights"),
+        ("a patch to the network's grid, twice windowed", patch, "copying its voxels"),
         ("a scan to the network's grid", to, "copying the voxels"),
         ("a mask back, all over the scan", back, "writing as many new bytes"),
     ]
