@@ -2,7 +2,9 @@
 
 Writes results/stitching.json: the time of each contender, and the memory beyond its input that it
 takes in a process of its own. The network copies what it is given, so that only cutting and
-blending are timed, and every contender must give back what went in. Peers need two channels for
+blending are timed, and every contender must give back what went in. Ours are NumPy's copies, as
+engines give arrays: torch's threads spin for a while after each of its operations and would take a
+core from our own, which have no torch beside them in real life. Peers need two channels for
 background and object; clickseg's networks have one. nnU-Net accumulates in float16, in which the
 least weights of corners drown: a few voxels there come back wrong.
 """
@@ -39,11 +41,9 @@ def clickseg(volume: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def patches(volume: NDArray[np.float32], starts: list[Index]) -> Iterator[NDArray[np.float32]]:
-    """What the network gives: the same copies as the peers'."""
+    """What the network gives: a copy, as the peers' does."""
     for start in starts:
-        window = volume[tuple(slice(a, a + n) for a, n in zip(start, PATCH, strict=True))]
-        with torch.inference_mode():
-            yield copies(1, torch.from_numpy(window)[None, None])[0, 0].numpy()
+        yield volume[tuple(slice(a, a + n) for a, n in zip(start, PATCH, strict=True))].copy()
 
 
 def adding(volume: NDArray[np.float32]) -> NDArray[np.float32]:
