@@ -15,12 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from clickseg_infer.boxes import Box, box_at, hull, origin_of, union
+from clickseg_infer.boxes import Box, box_at, hull, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
-from clickseg_infer.distances import squared_mm
+from clickseg_infer.distances import take_back_beyond
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.look import Look, look, sweep
@@ -140,12 +137,11 @@ def _changed(
     if reach is None:
         return changed
     box = difference(known, changed)
-    if box is None or all(click.positive == on for click in clicks):
+    others = [click.zyx for click in clicks if click.positive != on]
+    if box is None or not others:
         return changed
-    part, old = changed.within(box), known.within(box)
-    voxels = np.argwhere(part != old)
-    back = voxels[_beyond(voxels + origin_of(box), run.volume.spacing_mm, clicks, reach)]
-    part[tuple(back.T)] ^= 1
+    part, spacing = changed.within(box), run.volume.spacing_mm
+    take_back_beyond(part, known.within(box), box, spacing, clicks[-1].zyx, others, reach)
     return with_part(changed, box, part)
 
 
@@ -175,19 +171,6 @@ def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> 
     done = Refinement(len(run.tuned), evaluations, corrected, far)
     tuning = run.tuned[-1][0] if run.tuned else answer.tuning
     return replace(answer, clicks=clicks, tuning=tuning, refinement=done)
-
-
-def _beyond(
-    voxels: NDArray[np.int64], spacing_mm: Spacing, clicks: Clicks, reach: float
-) -> NDArray[np.bool_]:
-    """Which of N voxels (N, 3) are out of the latest click's reach."""
-    latest = clicks[-1]
-    from_it = squared_mm(voxels, latest.zyx, spacing_mm)
-    beyond = np.zeros(len(voxels), bool)
-    for click in clicks:
-        if click.positive != latest.positive:
-            beyond |= from_it > reach**2 * squared_mm(voxels, click.zyx, spacing_mm)
-    return beyond
 
 
 def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Look:

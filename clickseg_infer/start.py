@@ -76,6 +76,7 @@ def load_ready_model(
 def _load_kernels(model: Model) -> None:
     """Have Numba load what it compiled earlier, by clicks on a volume of next to nothing."""
     from clickseg_infer.clicks import Click
+    from clickseg_infer.distances import take_back_beyond
     from clickseg_infer.engines.function import FunctionEngine
     from clickseg_infer.predicting import predict
 
@@ -87,6 +88,10 @@ def _load_kernels(model: Model) -> None:
     stand_in = Model(replace(model.spec, patch_size=(32, 32, 32)), FunctionEngine(everywhere))
     volume = Volume(np.zeros((8, 8, 8), np.int16), np.eye(4))
     predict(stand_in, volume, [Click((4, 4, 4), True), Click((1, 1, 1), False)])
+    # What only later clicks need.
+    mask = np.zeros((1, 1, 1), np.uint8)
+    box, place = ((0, 1), (0, 1), (0, 1)), (0, 0, 0)
+    take_back_beyond(mask, mask.copy(), box, volume.spacing_mm, place, [place], 1.0)
 
 
 def _import_numba_without_blas() -> None:

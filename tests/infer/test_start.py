@@ -65,11 +65,14 @@ def test_a_first_click_finds_its_kernels_loaded(scan: Path, tiny_onnx: Path) -> 
     code = (
         "import clickseg_infer as cs\n"
         f"volume, model = cs.open_scan({str(scan)!r}, {str(tiny_onnx)!r})\n"
-        "from clickseg_infer import boxes, click_maps, interpolate\n"
-        "kernels = (interpolate._read, interpolate._threshold, click_maps._relax, boxes._bounds)\n"
+        "from clickseg_infer import boxes, click_maps, distances, interpolate\n"
+        "kernels = (interpolate._read, interpolate._threshold, click_maps._relax, boxes._bounds,"
+        " distances._take_back)\n"
         "before = [list(kernel.signatures) for kernel in kernels]\n"
         "assert all(before)\n"
-        "cs.Session(model, volume).click((20, 40, 50))\n"
+        "session = cs.Session(model, volume)\n"
+        "for x, positive in ((50, True), (80, False), (51, True), (52, True)):\n"
+        "    session.click((20, 40, x), positive)\n"
         "assert before == [list(kernel.signatures) for kernel in kernels]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
