@@ -41,7 +41,7 @@ def take_back_beyond(
 def squared_mm(
     voxels: NDArray[np.int64], from_voxel: Index, spacing_mm: Spacing
 ) -> NDArray[np.float32]:
-    """Those (N,) of voxels (N, 3); all are (z, y, x)."""
+    """The squared distances (N,) in mm of voxels (N, 3) from one voxel, all (z, y, x)."""
     squares = np.zeros(len(voxels), np.float32)
     for along, own, place in zip(voxels.T, spacing_mm, from_voxel, strict=True):
         away = (along - place).astype(np.float32)
@@ -51,7 +51,7 @@ def squared_mm(
 
 
 def squared_mm_in(box: Box, from_voxel: Index, spacing_mm: Spacing) -> NDArray[np.float64]:
-    """Those (z, y, x) of all voxels of a box."""
+    """The squared distances (z, y, x) in mm of all voxels of a box from one voxel."""
     z, y, x = (
         ((np.arange(*bounds) - p) * own) ** 2
         for bounds, p, own in zip(box, from_voxel, spacing_mm, strict=True)
