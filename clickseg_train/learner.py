@@ -65,10 +65,7 @@ class Learner:
         ema = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(self.network, multi_avg_fn=ema, use_buffers=True)
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         half = config.autocast == "float16"
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=half)
