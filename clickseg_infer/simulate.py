@@ -8,7 +8,7 @@ import edt
 import numpy as np
 from numpy.typing import NDArray
 
-from clickseg_infer.boxes import bounds_of, origin_of, slices_of
+from clickseg_infer.boxes import bounds_of, slices_of
 from clickseg_infer.clicks import Click
 from clickseg_infer.file_grid import Index
 from clickseg_infer.volume import Spacing
@@ -50,18 +50,15 @@ def next_click(
     else:
         chosen = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
     component = components == chosen
-    around = bounds_of(component, origin_of(box))
-    assert around is not None
-    component = np.ascontiguousarray(component[slices_of(around, origin_of(box))])
     depth = edt.edt(component, anisotropy=spacing_mm, black_border=True, parallel=1)
     if rng is None:
         position = int(depth.argmax())
     else:
         reach = depth.max() * rng.random()
         position = int(rng.choice(np.flatnonzero(depth.ravel() >= max(reach, 1e-6))))
-    inside = np.unravel_index(position, component.shape)
-    z, y, x = (int(p) + low for p, (low, _) in zip(inside, around, strict=True))
-    return Click((z, y, x), positive=bool(wanted[z, y, x]))
+    z, y, x = np.unravel_index(position, component.shape)
+    zyx = (int(z) + box[0][0], int(y) + box[1][0], int(x) + box[2][0])
+    return Click(zyx, positive=bool(wanted[zyx]))
 
 
 def deepest_click(
