@@ -17,6 +17,7 @@ from monai.apps.deepedit.transforms import AddGuidanceSignalDeepEditd
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from scans import SPLEEN, scan
+from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,6 +31,7 @@ from clickseg_infer.predicting import fitting_centre, fitting_spacing
 from clickseg_infer.resample import network_grid
 
 SLICES = 300
+BESIDE = 4  # voxels: clicks lie at most so far from the mask
 ROUNDS = 20
 DEEPEDIT_MM = 1.5
 DEEPEDIT_ROUNDS = 2
@@ -59,7 +61,8 @@ def click(
     session = cs.Session(model, volume)
     session.click(SPLEEN)
     # A patch that ran before would not run again, so no two of these clicks are alike.
-    places = iter(places_in(session.mask, ROUNDS + 3))
+    beside = binary_dilation(session.mask, iterations=BESIDE) & (session.mask == 0)
+    places = iter(places_in(beside, ROUNDS + 3))
     known = session.prediction
     box, batch = patch_of(model, volume, known, next(places))
     check_agreement(network, batch, box)
@@ -94,7 +97,7 @@ def click(
     }
 
 
-def places_in(mask: NDArray[np.uint8], count: int) -> list[tuple[int, int, int]]:
+def places_in(mask: NDArray[np.bool_], count: int) -> list[tuple[int, int, int]]:
     """Voxels of a mask, none twice."""
     voxels = np.argwhere(mask)
     chosen = np.random.default_rng(0).choice(len(voxels), count, replace=False)

@@ -220,8 +220,10 @@ def stages() -> str:
     spent = [found["click"]["stages_ms"] for found in results.values()]
     lines = ["| stage, median ms | " + " | ".join(CPUS[cpu] for cpu in results) + " |"]
     lines.append("|---" * (1 + len(results)) + "|")
-    for name in sorted(spent[0], key=lambda name: -spent[0][name]):
-        lines.append(f"| {name} | " + " | ".join(f"{ms[name]:.1f}" for ms in spent) + " |")
+    names = set().union(*spent)
+    for name in sorted(names, key=lambda name: -max(ms.get(name, 0) for ms in spent)):
+        cells = (f"{ms[name]:.1f}" if name in ms else "" for ms in spent)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     totals = (f["click"]["contest"]["clickseg"]["median_ms"] for f in results.values())
     lines += ["| **click to mask** | " + " | ".join(f"**{t:.1f}**" for t in totals) + " |", ""]
     for cpu, found in results.items():

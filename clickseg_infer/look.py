@@ -36,6 +36,7 @@ from clickseg_infer.resample import (
     network_grid,
 )
 from clickseg_infer.volume import Spacing
+from clickseg_infer.weighing import weighed
 
 MAX_PATCHES = 12
 """A look that grows beyond this many patches stops growing."""
@@ -50,12 +51,14 @@ _GROW_OVERLAP = 0.25
 class Look:
     """What was found, as an answer to no clicks, and the boxes of the volume that were looked at.
 
-    Nothing is found outside these boxes. `plain` is what the network found before it was tuned;
-    the same where it was not.
+    Nothing is found outside these boxes. `logits` (z, y, x) are those of what was found, on the
+    look's own grid. `plain` is what the network found before it was tuned; the same where it was
+    not.
     """
 
     found: Prediction
     boxes: list[Box]
+    logits: NDArray[np.float32]
     plain: Prediction
 
 
@@ -94,14 +97,19 @@ def look(
     boxes = [grid.volume_box(start, spec.patch_size) for start in done]
     parts = boxes if wanted is None else [b for box in boxes if (b := overlap(box, wanted))]
 
-    def found(patches: dict[Index, NDArray[np.float32]]) -> Prediction:
+    def found(patches: dict[Index, NDArray[np.float32]]) -> tuple[Prediction, NDArray[np.float32]]:
         with run.watch.stage("stitch"):
             logits = stitch.blend(list(patches.values()), list(patches), shape, origin)
-        return _found(run, logits, origin, grid, parts, clicks, known)
+        with run.watch.stage("weigh"):
+            logits = weighed(
+                logits, origin, grid, spacing_mm, clicks[-1], known, spec.threshold_logit
+            )
+        logits = _clicked_part(run, logits, origin, grid, clicks, known)
+        return _brought_back(run, logits, origin, grid, parts), logits
 
-    answer = found(done)
+    answer, logits = found(done)
     tuned = any(plain[start] is not done[start] for start in done)
-    return Look(answer, boxes, found(plain) if tuned else answer)
+    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer)
 
 
 def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
@@ -111,8 +119,8 @@ def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
     if math.prod(grid.shape) > MAX_SWEEP_VOXELS:
         raise VolumeError(f"too large to be swept: {grid.shape} voxels at {spec.spacing_mm} mm")
     logits = sweep_logits(run, grid, clicks, known)
-    z, y, x = ((0, n) for n in volume.shape)
-    return _found(run, logits, (0, 0, 0), grid, [(z, y, x)], clicks, known)
+    logits = _clicked_part(run, logits, (0, 0, 0), grid, clicks, known)
+    return _brought_back(run, logits, (0, 0, 0), grid, [box_at((0, 0, 0), volume.shape)])
 
 
 def sweep_logits(
@@ -132,31 +140,40 @@ def sweep_logits(
     return stitch.blend(logits, starts, grid.shape, (0, 0, 0))
 
 
-def _found(
+def _clicked_part(
     run: Run,
     logits: NDArray[np.float32],
     origin: Index,
     grid: NetworkGrid,
-    boxes: list[Box],
     clicks: Clicks,
     known: Prediction,
-) -> Prediction:
-    """What was clicked of the object in `logits`, in the volume's voxels within `boxes`."""
-    threshold, nothing = run.model.spec.threshold_logit, Prediction((), run.volume.shape)
+) -> NDArray[np.float32]:
+    """The logits, UNCOVERED where what is above the threshold is not what was clicked.
+
+    May write into `logits`.
+    """
     with run.watch.stage("components"):
-        inside = logits > threshold
+        inside = logits > run.model.spec.threshold_logit
         extent = bounds_of(inside)
         if extent is None:
-            return nothing
+            return logits
         inside = np.ascontiguousarray(inside[slices_of(extent)])
         others = _not_clicked(inside, _plus(origin, origin_of(extent)), grid, clicks, known)
         if others is not None:
             logits = logits if logits.flags.writeable else logits.copy()
             logits[slices_of(extent)][others] = stitch.UNCOVERED
-            extent = bounds_of(inside & ~others, origin_of(extent))
-            if extent is None:
-                return nothing
+        return logits
+
+
+def _brought_back(
+    run: Run, logits: NDArray[np.float32], origin: Index, grid: NetworkGrid, boxes: list[Box]
+) -> Prediction:
+    """What is above the threshold, in the volume's voxels within `boxes`."""
+    threshold, nothing = run.model.spec.threshold_logit, Prediction((), run.volume.shape)
     with run.watch.stage("back"):
+        extent = bounds_of(logits > threshold)
+        if extent is None:
+            return nothing
         # Up to one voxel of the network's beyond the object, an interpolated logit may be in it.
         first = _plus(_plus(origin, origin_of(extent)), (-1, -1, -1))
         reach = grid.volume_box(first, _plus(shape_of(extent), (2, 2, 2)))

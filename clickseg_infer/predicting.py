@@ -5,10 +5,11 @@ that keeps its latest answer and a script that starts from nothing therefore get
 bit for bit.
 
 One look is one patch of the network, and its neighbours as far as the object reaches them. The
-first click is answered by a wide look, which finds out how large the object is, and a fresh look
-at the spacing at which the object just fits. The next clicks look once, at that spacing, and later
-ones at their own place from as close as the model can. A positive click only adds to the mask and a
-negative one only takes away, and not too far from it where clicks of the other kind are nearer.
+first click is answered by a wide look, which finds out how large the object is, and two fresh looks
+at about the spacing at which the object just fits, of which the surer counts. The next clicks look
+once, at that spacing, and later ones at their own place from as close as the model can. A positive
+click only adds to the mask and a negative one only takes away: easily near the mask's border, and
+not too far from the click where clicks of the other kind are nearer.
 """
 
 import time
@@ -17,6 +18,7 @@ from dataclasses import replace
 
 from clickseg_infer.boxes import Box, box_at, hull, union
 from clickseg_infer.clicks import Click, Clicks, check_clicks, check_places
+from clickseg_infer.confidence import expected_dice
 from clickseg_infer.distances import take_back_beyond
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
@@ -32,6 +34,7 @@ from clickseg_infer.workspace import Workspace
 _LATE = 4  # from this click on, what is left to correct is near the click
 _MOST_CHANGED = 0.5  # of the mask: more than this a click changes only in its reach
 _REACH_ON, _REACH_OFF, _REACH_LATE = 1.0, 2.0, 0.6  # of positive, negative, late positive clicks
+_CLOSER = 1.0, 0.8  # of the fitting spacing: the first click is looked at from these
 _MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
 
 
@@ -176,16 +179,24 @@ def _obeyed(run: Run, clicks: Clicks, answer: Prediction, plain: Prediction) -> 
 def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Look:
     """Look wide for the object's size, then closer without regard to what was seen.
 
-    The wide look's mask is rough, and the network would take it for an answer to be kept.
+    The wide look's mask is rough, and the network would take it for an answer to be kept. Of the
+    closer looks, the one counts of which the network is surest.
     """
     wide, latest = run.model.spec.overview_spacing_mm, clicks[-1].zyx
     rough = look(run, clicks, known, wide, latest)
     seen = union(rough.found.box, box_at(latest))
     assert seen is not None
-    if fitting_spacing(run, seen) == wide or run.out_of_time():
-        return rough
-    closer = _fitting_look(run, clicks, known, seen)
-    return rough if closer.found.box is None else closer
+    fitting = fitting_spacing(run, seen)
+    best, surest = rough, 0.0
+    for share in _CLOSER if fitting != wide else ():
+        if run.out_of_time():
+            break
+        z, y, x = (share * along for along in fitting)
+        closer = look(run, clicks, known, (z, y, x), fitting_centre(run, seen, (z, y, x), latest))
+        sure = expected_dice(closer.logits, run.model.spec.threshold_logit)
+        if sure > surest and closer.found.box is not None:
+            best, surest = closer, sure
+    return best
 
 
 def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Look:

@@ -43,7 +43,7 @@ def test_segment(run: Run, image: Path, tmp_path: Path, tiny_onnx: Path) -> None
     assert report["mask"]["ml"] == pytest.approx(voxels * 1.2 * 1.5 * 3 / 1000)
     assert report["engine"]["name"] == "openvino"
     assert report["patches"] >= 2
-    stages = {"open", "resample", "maps", "network", "stitch", "components", "back"}
+    stages = {"open", "resample", "maps", "network", "stitch", "weigh", "components", "back"}
     assert {*stages, "write", "total"} == set(report["ms"])
     parts = sum(ms for stage, ms in report["ms"].items() if stage != "total")
     assert parts <= report["ms"]["total"] * 1.01

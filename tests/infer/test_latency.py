@@ -5,7 +5,7 @@ from stand_ins import bright, make_ball, make_spec
 import clickseg_infer as cs
 from clickseg_infer.latency import measure
 
-STAGES = {"resample", "maps", "network", "stitch", "components", "back"}
+STAGES = {"resample", "maps", "network", "stitch", "weigh", "components", "back"}
 
 
 def test_every_click_is_measured_and_the_same_places_are_clicked() -> None:

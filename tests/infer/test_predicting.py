@@ -16,9 +16,31 @@ def test_a_click_on_a_ball_gives_the_ball(bright_model: cs.Model, ball_volume: c
     answer = cs.predict(bright_model, ball_volume, [cs.Click(CENTRE)])
     assert cs.dice(ball_volume.voxels > 0, answer.mask) > 0.97
     assert answer.voxels == answer.mask.sum()
-    assert set(answer.ms) == {"resample", "maps", "network", "stitch", "components", "back"}
+    looking = {"resample", "maps", "network", "stitch", "weigh", "components", "back"}
+    assert set(answer.ms) == looking
     bounds = [(int(p.min()), int(p.max()) + 1) for p in np.nonzero(answer.mask)]
     assert answer.box == tuple(bounds)
+
+
+@pytest.mark.parametrize("sure_one", [1, 2])
+def test_the_first_answer_is_the_closer_look_of_which_the_network_is_surest(
+    sure_one: int,
+) -> None:
+    volume = make_ball(12.0)
+    looks: list[int] = []
+
+    def scripted(batch: np.ndarray) -> np.ndarray:
+        logits = bright(batch) / (1 if len(looks) in (0, sure_one) else 10)
+        if len(looks) == 1:  # the first of the closer looks misses a half
+            logits[..., logits.shape[-1] // 2 + 1 :] = -4
+        looks.append(int((logits > 0).sum()))
+        return logits
+
+    model = cs.Model(make_spec(), cs.FunctionEngine(scripted))
+    answer = cs.predict(model, volume, [cs.Click(CENTRE)])
+    assert len(looks) == answer.patches == 3
+    half = cs.dice(volume.voxels > 0, answer.mask) < 0.8
+    assert half == (sure_one == 1)
 
 
 def test_an_incremental_answer_equals_a_recomputation(

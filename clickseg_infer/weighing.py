@@ -1,0 +1,78 @@
+"""What a click may change, by place: easily near the mask's border, far from it if it is sure."""
+
+import edt
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.boxes import bounds_of, box_at, hull, overlap, slices_of, union
+from clickseg_infer.clicks import Click
+from clickseg_infer.file_grid import Index
+from clickseg_infer.patch_run import position_in
+from clickseg_infer.prediction import Prediction
+from clickseg_infer.resample import NetworkGrid, mask_to_network
+from clickseg_infer.volume import Spacing
+
+_SLOPE = 1.5  # logits for each time the click's own distance
+_EASY = 0.75  # of the click's own distance: nearer than that, adding is easier
+_NEAREST = 2.0  # network voxels: a click nearer than that counts as so far
+
+
+def weighed(
+    logits: NDArray[np.float32],
+    origin: Index,
+    grid: NetworkGrid,
+    spacing_mm: Spacing,
+    click: Click,
+    known: Prediction,
+    threshold_logit: float,
+) -> NDArray[np.float32]:
+    """What the network says after a click, weighed by how far from the mask's border it says so.
+
+    People click an error near its middle, so it ends about twice as far from the mask as the
+    click lies. With distances from the mask in units of the click's own (of two voxels at least),
+    a logit falls by 1.5 for each unit beyond 1, and rises by 1.5 for each unit below 0.75; the
+    clicked voxel's own does not fall. After a negative click logits in the mask rise by 1.5 for
+    each unit beyond 1, with distances from what is outside of it.
+
+    Args:
+        logits: (z, y, x) float32 on the network's grid. Not modified.
+        origin: their first voxel on that grid.
+        grid: the grid.
+        spacing_mm: the grid's (z, y, x).
+        click: the latest one.
+        known: the answer without it.
+        threshold_logit: above which a voxel belongs to the object.
+
+    Returns:
+        (z, y, x) float32; the logits themselves if there is no mask, or it obeys the click already.
+    """
+    block = box_at((0, 0, 0), logits.shape)
+    position = position_in(click, grid, origin)
+    if known.box is None or overlap(block, box_at(position)) is None:
+        return logits
+    before = np.empty(logits.shape, np.float32)
+    mask_to_network(known.crop, known.box, grid, origin, before)
+    mask, on = before > 0, click.positive
+    held = bounds_of(mask)
+    if held is None or mask[position] == on:
+        return logits
+    if on:
+        likely = bounds_of(logits > threshold_logit - _SLOPE * _EASY)
+        box = union(hull(held, box_at(position)), likely)
+    else:  # and one voxel around it, from which to measure
+        (z0, z1), (y0, y1), (x0, x1) = held
+        box = overlap(block, ((z0 - 1, z1 + 1), (y0 - 1, y1 + 1), (x0 - 1, x1 + 1)))
+    assert box is not None
+    area = slices_of(box)
+    changing = np.ascontiguousarray(mask[area] != on)
+    if changing.all():
+        return logits
+    shift = edt.edt(changing, anisotropy=spacing_mm, black_border=False, parallel=1)
+    z, y, x = (p - low for p, (low, _) in zip(position, box, strict=True))
+    shift /= max(float(shift[z, y, x]), _NEAREST * min(spacing_mm))
+    shift -= np.clip(shift, np.float32(_EASY if on else 0), np.float32(1))
+    shift *= np.float32(_SLOPE)
+    moved = logits.copy()
+    change = np.subtract if on else np.add
+    change(moved[area], shift, out=moved[area], where=changing)
+    return moved
