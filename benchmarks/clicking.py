@@ -17,7 +17,6 @@ from monai.apps.deepedit.transforms import AddGuidanceSignalDeepEditd
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 from scans import SPLEEN, scan
-from scipy.ndimage import binary_dilation
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +30,6 @@ from clickseg_infer.predicting import fitting_centre, fitting_spacing
 from clickseg_infer.resample import network_grid
 
 SLICES = 300
-BESIDE = 4  # voxels: clicks lie at most so far from the mask
 ROUNDS = 20
 DEEPEDIT_MM = 1.5
 DEEPEDIT_ROUNDS = 2
@@ -57,12 +55,11 @@ def main() -> None:
 def click(
     model: cs.Model, network: nn.Module, volume: cs.Volume, whole_ms: float
 ) -> dict[str, object]:
-    """One corrective click that one patch answers, in a warm session."""
+    """One click that takes away and that one patch answers, in a warm session."""
     session = cs.Session(model, volume)
     session.click(SPLEEN)
     # A patch that ran before would not run again, so no two of these clicks are alike.
-    beside = binary_dilation(session.mask, iterations=BESIDE) & (session.mask == 0)
-    places = iter(places_in(beside, ROUNDS + 3))
+    places = iter(places_in(session.mask, ROUNDS + 3))
     known = session.prediction
     box, batch = patch_of(model, volume, known, next(places))
     check_agreement(network, batch, box)
@@ -70,11 +67,11 @@ def click(
 
     def ours() -> None:
         session.undo()
-        session.click(next(places))
+        session.click(next(places), positive=False)
         stages.append(session.prediction.ms)
         patches.append(session.prediction.patches)
 
-    session.click(next(places))
+    session.click(next(places), positive=False)
     result = contest(
         {
             "clickseg": ours,
@@ -97,7 +94,7 @@ def click(
     }
 
 
-def places_in(mask: NDArray[np.bool_], count: int) -> list[tuple[int, int, int]]:
+def places_in(mask: NDArray[np.uint8], count: int) -> list[tuple[int, int, int]]:
     """Voxels of a mask, none twice."""
     voxels = np.argwhere(mask)
     chosen = np.random.default_rng(0).choice(len(voxels), count, replace=False)
@@ -115,7 +112,7 @@ def patch_of(
         return np.zeros((1, 1, *batch.shape[2:]), np.float32)
 
     spy = cs.Model(model.spec, cs.FunctionEngine(remember))
-    clicks = (*known.clicks, cs.Click(place))
+    clicks = (*known.clicks, cs.Click(place, positive=False))
     cs.predict(spy, volume, clicks, known)
     run, extent = Run(model, volume), hull(known.box, box_at(place))
     spacing = fitting_spacing(run, extent)

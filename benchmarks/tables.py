@@ -76,7 +76,10 @@ def engines_on(cpu: str) -> str:
 
 def precision() -> str:
     """What 16 and 8 bits cost on validation cases, and how fast OpenVINO is in each."""
-    result = loaded("precision")
+    return "\n\n".join(precision_on(loaded("precision", cpu)) for cpu in cpus("precision"))
+
+
+def precision_on(result: dict[str, Any]) -> str:
     lines = [
         "| graph | mean Dice | float32's | file | checked by |",
         "|---" * 5 + "|",
@@ -91,7 +94,7 @@ def precision() -> str:
     speeds = ", ".join(
         f"{name} {row['median_ms']:.0f} ms" for name, row in result["openvino"].items()
     )
-    lines += ["", f"One 96^3 patch by OpenVINO on {on(result['machine'])}: {speeds}."]
+    lines[-1] += f" One 96^3 patch by OpenVINO on {on(result['machine'])}: {speeds}."
     return "\n".join(lines)
 
 
@@ -105,7 +108,7 @@ def refinement() -> str:
         f"| {heads} |",
         "|---" * (6 + 2 * len(measured)) + "|",
     ]
-    for method, row in results[0]["sessions"].items():
+    for method, row in results[-1]["sessions"].items():
         times = [r["sessions"].get(method, {}).get("refine_ms", {}) for r in results]
         spent = " | ".join(f"{ms[p]:.0f}" if ms else "" for ms in times for p in ("p50", "p95"))
         lines.append(
@@ -113,7 +116,7 @@ def refinement() -> str:
             f"| {row['answers_that_obey_all_clicks']} | {row['answers_tuned']} "
             f"| {row['tuned_and_corrected']} | {row['answers_with_far_changes']} | {spent} |"
         )
-    methods = results[0]["validation"]
+    methods = results[-1]["validation"]
     lines += ["", "| clicks to Dice 0.90, at most 10 | " + " | ".join(methods) + " |"]
     lines.append("|---" * (len(methods) + 1) + "|")
     for group in next(iter(methods.values())):
