@@ -223,7 +223,7 @@ def stages() -> str:
     spent = [found["click"]["stages_ms"] for found in results.values()]
     lines = ["| stage, median ms | " + " | ".join(CPUS[cpu] for cpu in results) + " |"]
     lines.append("|---" * (1 + len(results)) + "|")
-    names = set().union(*spent)
+    names = sorted(set().union(*spent))
     for name in sorted(names, key=lambda name: -max(ms.get(name, 0) for ms in spent)):
         cells = (f"{ms[name]:.1f}" if name in ms else "" for ms in spent)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

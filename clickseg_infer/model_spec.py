@@ -64,7 +64,7 @@ class ModelSpec:
     Attributes:
         name: the model's name.
         patch_size: network voxels (z, y, x), multiples of 16.
-        spacing_mm: the close look's spacing (z, y, x).
+        spacing_mm: the close look's spacing (z, y, x); a first look may be a fifth closer.
         overview_spacing_mm: the widest look's spacing (z, y, x); equal to `spacing_mm` for a
             network that knows one scale.
         hu_windows: the CT channels: name -> (low, high) HU, mapped to -1 and 1 and clipped.

@@ -1,4 +1,4 @@
-"""What a click may change, by place: easily near the mask's border, far from it if it is sure."""
+"""What a click may change, by place: far from the mask's border only what is sure."""
 
 import edt
 import numpy as np
@@ -14,7 +14,7 @@ from clickseg_infer.volume import Spacing
 
 _SLOPE = 1.5  # logits for each time the click's own distance
 _EASY = 0.75  # of the click's own distance: nearer than that, adding is easier
-_NEAREST = 2.0  # network voxels: a click nearer than that counts as so far
+_NEAREST = 2.0  # network voxels of the finest axis: a click nearer than that counts as so far
 
 
 def weighed(
@@ -29,7 +29,7 @@ def weighed(
     """What the network says after a click, weighed by how far from the mask's border it says so.
 
     People click an error near its middle, so it ends about twice as far from the mask as the
-    click lies. With distances from the mask in units of the click's own (of two voxels at least),
+    click lies. With distances from the mask in units of the click's own (two voxels at least),
     a logit falls by 1.5 for each unit beyond 1, and rises by 1.5 for each unit below 0.75; the
     clicked voxel's own does not fall. After a negative click logits in the mask rise by 1.5 for
     each unit beyond 1, with distances from what is outside of it.
@@ -44,7 +44,8 @@ def weighed(
         threshold_logit: above which a voxel belongs to the object.
 
     Returns:
-        (z, y, x) float32; the logits themselves if there is no mask, or it obeys the click already.
+        (z, y, x) float32; the logits themselves if there is no mask, or on this grid it obeys
+        the click already.
     """
     block = box_at((0, 0, 0), logits.shape)
     position = position_in(click, grid, origin)
