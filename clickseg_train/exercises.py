@@ -16,7 +16,7 @@ from clickseg_infer.model_spec import ModelSpec
 from clickseg_infer.network_input import fill_click_channels
 from clickseg_infer.simulate import next_click
 from clickseg_train.known_masks import coarse, half_known, known_mask
-from clickseg_train.objects import TrainingObject
+from clickseg_train.objects import TrainingObject, in_windows
 
 _EXTRA_NEGATIVES = 0.25  # chance that a user starts with more than one click
 _GROWN = 0.08  # chance of a patch that an object grew into: half a mask and no click yet
@@ -52,9 +52,7 @@ class Exercise:
 
 def start(rng: np.random.Generator, spec: ModelSpec, item: TrainingObject) -> Exercise:
     """A new exercise on `item`: no answer yet, half a mask and no click, or a mask to correct."""
-    ct = np.empty((len(spec.hu_windows), *item.hu.shape), np.float32)
-    for channel, (low, high) in zip(ct, spec.hu_windows.values(), strict=True):
-        np.clip((item.hu - low) * np.float32(2 / (high - low)) - 1, -1, 1, out=channel)
+    ct = in_windows(item.hu, spec.hu_windows.values())
     exercise = Exercise(ct, item.truth, np.zeros_like(item.truth), item.kind)
     if rng.random() < _GROWN:
         exercise.previous = half_known(rng, item.truth)

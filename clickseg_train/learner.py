@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -13,10 +15,9 @@ from clickseg_infer.errors import TrainingError
 from clickseg_infer.model_spec import ModelSpec, Source
 from clickseg_train.checkpoint import Checkpoint, load_state
 from clickseg_train.config import TrainConfig
-from clickseg_train.drawing import Batch
-from clickseg_train.losses import ClickLoss
+from clickseg_train.lessons import Lesson
 from clickseg_train.networks import build_network
-from clickseg_train.parallel import Place, with_joint_norm
+from clickseg_train.parallel import Place, join_norms, share_buffers
 from clickseg_train.unfolding import measure_norms
 
 _PRECISIONS = {
@@ -33,77 +34,81 @@ class Learner:
         self,
         config: TrainConfig,
         spec: ModelSpec,
+        lesson: Lesson,
         place: Place,
         before: Checkpoint | None = None,
         initial: Mapping[str, Tensor] | None = None,
-        examples: Sequence[Batch] = (),
+        examples: Sequence[NDArray[np.float32]] = (),
     ) -> None:
         """Build everything, from nothing, from a checkpoint, or from weights to begin with.
 
         Args:
             config: of the run.
             spec: of its model.
+            lesson: what to teach.
             place: where to train.
             before: the checkpoint to go on from.
             initial: a state of the network to begin with where there is no checkpoint.
-            examples: what that network's normalisation is measured on.
+            examples: inputs that the taught part's normalisation is measured on.
 
         Raises:
             CheckpointError: the checkpoint or the weights belong to another network.
         """
         torch.manual_seed(config.seed)
-        self._config, self._place = config, place
-        network: nn.Module = build_network(config.network, len(spec.channels))
+        self._config, self._lesson, self._place = config, lesson, place
+        network = build_network(config.network, len(spec.channels))
         if initial is not None and before is None:
             load_state(network, dict(initial))
-            measure_norms(network, (torch.from_numpy(batch.inputs) for batch in examples))
-        network = with_joint_norm(network, place)
+            inputs = (torch.from_numpy(example) for example in examples)
+            measure_norms(lesson.taught(network), inputs)
+            share_buffers(network, place)
+        join_norms(network, place)
         self.network = network.to(place.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._parallel: nn.Module = self.network
+        self._taught = lesson.taught(self.network)
+        self._parallel: nn.Module = self._taught
         if place.processes > 1:  # this also gives all processes the first one's weights
-            self._parallel = DistributedDataParallel(self.network, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(self._taught, broadcast_buffers=False)
         ema = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(self.network, multi_avg_fn=ema, use_buffers=True)
+        self._learning = [p for p in self._taught.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self._learning, lr=config.learning_rate, weight_decay=config.weight_decay
         )
         half = config.autocast == "float16"
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=half)
-        self._loss = ClickLoss(config.obedience)
-        self._disks = [n for n, c in enumerate(spec.channels) if c in ("positive", "negative")]
         if before is not None:
             load_state(self.network, before.network)
             load_state(self.average.module, before.average)
             load_state(self._optimizer, before.optimizer)
             self._scaler.load_state_dict(before.scaler)
             self.average.n_averaged.fill_(before.step)
-        self.network.train()
+        _train(self.network, self._learning)
 
-    def learn(self, batch: Batch, step: int) -> tuple[Tensor, float]:
+    def learn(self, batch: Any, step: int) -> tuple[Tensor, float]:
         """One optimiser step; returns the logits before it, on the CPU, and the loss.
 
         Raises:
             TrainingError: the loss is no longer finite.
         """
         config, device = self._config, self._place.device
+        drawn = np.random.SeedSequence([config.seed, step, self._place.rank])
+        torch.manual_seed(int(drawn.generate_state(1)[0]))  # as in a resumed run
         for group in self._optimizer.param_groups:
             group["lr"] = rate(config, step)
         if step >= (1 - config.settle) * config.steps:
             _settle(self.network)
         inputs = torch.from_numpy(batch.inputs).to(device, memory_format=torch.channels_last_3d)
-        truth = torch.from_numpy(batch.truth).to(device)
         precision = _PRECISIONS[config.autocast]
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = self._parallel(inputs)
         logits = logits.float()
-        clicked = inputs[:, self._disks].amax(1, keepdim=True) if self._disks else truth * 0
-        loss = self._loss(logits, truth, clicked)
+        loss = self._lesson.loss(logits, batch)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss became {loss.item()} at step {step + 1}; lower the rate")
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        nn.utils.clip_grad_norm_(self._learning, config.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self.average.update_parameters(self.network)
@@ -128,6 +133,13 @@ def rate(config: TrainConfig, step: int) -> float:
     progress = max(0.0, (step - config.warm_up) / max(1, config.steps - config.warm_up))
     cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return config.learning_rate * warm_up * cosine
+
+
+def _train(network: nn.Module, learning: Sequence[nn.Parameter]) -> None:
+    """Set what learns to training, and what does not learn to evaluation."""
+    chosen = {id(parameter) for parameter in learning}
+    for module in network.modules():
+        module.training = any(id(parameter) in chosen for parameter in module.parameters())
 
 
 def _settle(network: nn.Module) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clickseg_train.config import NetworkConfig
+from clickseg_train.layers import conv, conv_relu, resize, stage
+from clickseg_train.likeness import Likeness
 
 _BLOCKS = (3, 4, 6, 3)  # ResNet-34
 
@@ -20,57 +22,19 @@ def build_network(config: NetworkConfig, channels: int) -> "DeepLabV3Plus":
     return DeepLabV3Plus(config, channels)
 
 
-def _conv(
-    inputs: int, outputs: int, size: int = 3, stride: int = 1, dilation: int = 1
-) -> nn.Module:
-    padding = dilation * (size // 2)
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, size, stride, padding, dilation, bias=False),
-        nn.BatchNorm3d(outputs),
-    )
-
-
-def _conv_relu(inputs: int, outputs: int, size: int = 3, **options: int) -> nn.Module:
-    return nn.Sequential(_conv(inputs, outputs, size, **options), nn.ReLU(inplace=True))
-
-
-def _resize(features: Tensor, like: Tensor) -> Tensor:
-    size = like.shape[2:]
-    return functional.interpolate(features, size=size, mode="trilinear", align_corners=False)
-
-
-class _Block(nn.Module):
-    """ResNet's basic block: two 3^3 convolutions and a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
-        super().__init__()
-        self.first = _conv_relu(inputs, outputs, stride=stride, dilation=dilation)
-        self.second = _conv(outputs, outputs, dilation=dilation)
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else _conv(inputs, outputs, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.second(self.first(x)) + self.shortcut(x))
-
-
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, dilation: int) -> nn.Module:
-    first = _Block(inputs, outputs, stride, dilation)
-    return nn.Sequential(first, *(_Block(outputs, outputs, 1, dilation) for _ in range(blocks - 1)))
-
-
 class _Pyramid(nn.Module):
     """Atrous spatial pyramid pooling: three dilations, a 1^3 convolution and the patch's mean."""
 
     def __init__(self, inputs: int, outputs: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        branches = [_conv_relu(inputs, outputs, 1)]
-        branches += [_conv_relu(inputs, outputs, dilation=rate) for rate in dilations]
+        branches = [conv_relu(inputs, outputs, 1)]
+        branches += [conv_relu(inputs, outputs, dilation=rate) for rate in dilations]
         self.branches = nn.ModuleList(branches)
         # No normalisation here: one value per patch has no variance to normalise by.
         self.mean = nn.Sequential(
             nn.AdaptiveAvgPool3d(1), nn.Conv3d(inputs, outputs, 1), nn.ReLU(inplace=True)
         )
-        self.join = _conv_relu(outputs * (len(branches) + 1), outputs, 1)
+        self.join = conv_relu(outputs * (len(branches) + 1), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = self.mean(x).expand(-1, -1, *x.shape[2:])
@@ -82,9 +46,9 @@ class _Middle(nn.Module):
 
     def __init__(self, inputs: int, narrow: int, context: int) -> None:
         super().__init__()
-        self.skip = _conv_relu(inputs, narrow, 1)
-        self.first = _conv_relu(context + narrow, context)
-        self.second = _conv(context, context)
+        self.skip = conv_relu(inputs, narrow, 1)
+        self.first = conv_relu(context + narrow, context)
+        self.second = conv(context, context)
         for norm in self.second.modules():
             if isinstance(norm, nn.BatchNorm3d):
                 nn.init.zeros_(norm.weight)
@@ -104,15 +68,15 @@ class Detail(nn.Module):
     def __init__(self, channels: int, features: int, width: int) -> None:
         super().__init__()
         self.cells = nn.Sequential(nn.Conv3d(channels, width, 2, stride=2), nn.ReLU(inplace=True))
-        self.join = _conv_relu(features + width, width)
+        self.join = conv_relu(features + width, width)
         self.voxels = nn.Conv3d(width, 8, 1)
         with torch.no_grad():  # the voxels of a cell are alike at first
             self.voxels.weight[:] = self.voxels.weight[:1].clone()
             self.voxels.bias[:] = 0  # type: ignore[index]
 
-    def forward(self, features: Tensor, x: Tensor) -> Tensor:
-        """Features at stride 2 and network input to logits (N, 1, z, y, x)."""
-        cells = self.voxels(self.join(torch.cat([features, self.cells(x)], dim=1)))
+    def forward(self, features: Tensor, cells: Tensor) -> Tensor:
+        """The network's features at stride 2, and those of `cells`, to logits (N, 1, z, y, x)."""
+        cells = self.voxels(self.join(torch.cat([features, cells], dim=1)))
         count, _, depth, height, width = cells.shape
         cells = cells.view(count, 2, 2, 2, depth, height, width).permute(0, 4, 1, 5, 2, 6, 3)
         return cells.reshape(count, 1, 2 * depth, 2 * height, 2 * width)
@@ -124,13 +88,13 @@ class DeepLabV3Plus(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
         width, narrow = config.width, config.decoder_width
-        self.stem = _conv_relu(channels, width, config.stem_size, stride=2)
+        self.stem = conv_relu(channels, width, config.stem_size, stride=2)
         self.pool = nn.MaxPool3d(3, stride=2, padding=1)
         widths = [width * factor for factor in (1, 2, 4, 8)]
         inputs = [width, *widths[:3]]
         strides, dilations = (1, 2, 2, 1), (1, 1, 1, 2)
         self.stages = nn.ModuleList(
-            _stage(a, b, n, stride, dilation)
+            stage(a, b, n, stride, dilation)
             for a, b, n, stride, dilation in zip(
                 inputs, widths, _BLOCKS, strides, dilations, strict=True
             )
@@ -139,14 +103,22 @@ class DeepLabV3Plus(nn.Module):
         self.middle = None
         if config.middle_width:
             self.middle = _Middle(widths[1], config.middle_width, config.pyramid_width)
-        self.low_level = _conv_relu(width, narrow, 1)
+        self.low_level = conv_relu(width, narrow, 1)
         self.decoder = nn.Sequential(
-            _conv_relu(config.pyramid_width + narrow, 2 * narrow),
-            _conv_relu(2 * narrow, 2 * narrow),
+            conv_relu(config.pyramid_width + narrow, 2 * narrow),
+            conv_relu(2 * narrow, 2 * narrow),
         )
         self.refine = None
         if config.refine_width:
-            self.refine = _conv_relu(2 * narrow + width, config.refine_width)
+            self.refine = conv_relu(2 * narrow + width, config.refine_width)
+        self.likeness = None
+        if config.structures:
+            self.likeness = Likeness(
+                config.structure_windows,
+                config.structure_width,
+                config.structures + 1,
+                config.detail_width,
+            )
         self.classifier: nn.Module
         if config.detail_width:
             self.classifier = Detail(channels, config.refine_width, config.detail_width)
@@ -158,16 +130,19 @@ class DeepLabV3Plus(nn.Module):
         stem = self.stem(x)  # stride 2
         low = self.stages[0](self.pool(stem))  # stride 4
         middle = features = self.stages[1](low)  # stride 8
-        for stage in self.stages[2:]:
-            features = stage(features)  # stride 16, twice
+        for deeper in self.stages[2:]:
+            features = deeper(features)  # stride 16, twice
         context = self.pyramid(features)
         if self.middle is not None:
-            context = self.middle(_resize(context, middle), middle)
-        context = _resize(context, low)
+            context = self.middle(resize(context, middle), middle)
+        context = resize(context, low)
         decoded = self.decoder(torch.cat([context, self.low_level(low)], dim=1))
         if self.refine is not None:
-            decoded = self.refine(torch.cat([_resize(decoded, stem), stem], dim=1))
+            decoded = self.refine(torch.cat([resize(decoded, stem), stem], dim=1))
         if isinstance(self.classifier, Detail):
-            logits: Tensor = self.classifier(decoded, x)
+            cells = self.classifier.cells(x)
+            if self.likeness is not None:
+                cells = self.likeness(cells, x)
+            logits: Tensor = self.classifier(decoded, cells)
             return logits
-        return _resize(self.classifier(decoded), x)
+        return resize(self.classifier(decoded), x)

@@ -6,6 +6,7 @@ spacing at which the object about fits, or closer. Pseudo-objects are read at an
 """
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +69,10 @@ def draw_object(
     if kind == "labels":
         return _label(rng, case, objects, sampling, size) if objects else None
     volume = case.volume
-    anchor = _body_voxel(rng, volume)
-    grid = _grid(rng, volume, rng.uniform(*np.log(sampling.spacing_mm)))
-    start = _start(rng, grid, anchor, size)
-    hu = _hu(volume, grid, start, size)
+    anchor = body_voxel(rng, volume)
+    grid = jittered_grid(rng, volume, rng.uniform(*np.log(sampling.spacing_mm)))
+    start = jittered_start(rng, grid, anchor, size)
+    hu = hu_patch(volume, grid, start, size)
     z, y, x = (
         min(max(round(p) - s, 0), n - 1)
         for p, s, n in zip(grid.of_volume(anchor), start, size, strict=True)
@@ -102,13 +103,13 @@ def _label(
     anchor = inside[rng.integers(len(inside))] + [low for low, _ in found.box]
     if rng.random() < 0.5:  # towards the middle, where a second look will be centred
         anchor = (anchor + np.mean(found.box, axis=1)) / 2
-    grid = _grid(rng, case.volume, _log_spacing(rng, case.volume, found, sampling, size))
-    start = _start(rng, grid, tuple(anchor), size)
+    grid = jittered_grid(rng, case.volume, _log_spacing(rng, case.volume, found, sampling, size))
+    start = jittered_start(rng, grid, tuple(anchor), size)
     truth = np.empty(size, np.float32)
     mask_to_network(mask, found.box, grid, start, truth)
     if truth.sum() < _LEAST_VOXELS:
         return None
-    hu, mask = _hu(case.volume, grid, start, size), truth.astype(np.uint8)
+    hu, mask = hu_patch(case.volume, grid, start, size), truth.astype(np.uint8)
     return TrainingObject(hu, mask, "labels", _others(case, found.value, grid, start, size))
 
 
@@ -143,27 +144,38 @@ def _others(
     return others.astype(np.uint8)
 
 
-def _grid(rng: np.random.Generator, volume: Volume, log_spacing: float) -> NetworkGrid:
+def jittered_grid(rng: np.random.Generator, volume: Volume, log_spacing: float) -> NetworkGrid:
     """A grid of that spacing in mm, slightly anisotropic."""
     z, y, x = (math.exp(log_spacing) * np.exp(rng.uniform(-0.1, 0.1, 3))).tolist()
     return network_grid(volume.shape, volume.spacing_mm, (z, y, x))
 
 
-def _start(rng: np.random.Generator, grid: NetworkGrid, anchor: Any, size: Index) -> Index:
+def jittered_start(rng: np.random.Generator, grid: NetworkGrid, anchor: Any, size: Index) -> Index:
     """A patch that holds the anchor somewhere near its middle."""
     jitter = rng.uniform(-0.25, 0.25, 3) * size
     centre = np.add(grid.of_volume(anchor), jitter)
     return focus(centre.tolist(), grid.shape, size)
 
 
-def _hu(volume: Volume, grid: NetworkGrid, start: Index, size: Index) -> NDArray[np.float32]:
+def hu_patch(volume: Volume, grid: NetworkGrid, start: Index, size: Index) -> NDArray[np.float32]:
+    """The HU of a patch."""
     out = np.empty((1, *size), np.float32)
     to_network(volume.voxels, grid, start, [HU_RANGE], out)
     low, high = HU_RANGE
     return (out[0] + 1) * np.float32((high - low) / 2) + np.float32(low)
 
 
-def _body_voxel(rng: np.random.Generator, volume: Volume) -> Index:
+def in_windows(
+    hu: NDArray[np.float32], windows: Collection[tuple[float, float]]
+) -> NDArray[np.float32]:
+    """HU as the network sees them: (z, y, x) to (W, z, y, x), each window from -1 to 1."""
+    channels = np.empty((len(windows), *hu.shape), np.float32)
+    for channel, (low, high) in zip(channels, windows, strict=True):
+        np.clip((hu - low) * np.float32(2 / (high - low)) - 1, -1, 1, out=channel)
+    return channels
+
+
+def body_voxel(rng: np.random.Generator, volume: Volume) -> Index:
     """A random voxel, mostly not in air."""
     z, y, x = (int(p) for p in rng.integers(volume.shape))
     for _ in range(20):

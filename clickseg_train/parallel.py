@@ -78,25 +78,31 @@ def gathered(place: Place, values: list[Any]) -> list[Any]:
     return [value for part in parts for value in part]
 
 
-def with_joint_norm(network: nn.Module, place: Place) -> nn.Module:
-    """The network with batch normalisation over the batches of all processes.
+def share_buffers(network: nn.Module, place: Place) -> None:
+    """Give all processes the first one's running statistics, as they get its weights."""
+    if place.processes > 1:
+        for buffer in network.buffers():
+            distributed.broadcast(buffer, 0)
+
+
+def join_norms(network: nn.Module, place: Place) -> None:
+    """Let batch normalisation look at the batches of all processes, in place.
 
     With gradients averaged by `DistributedDataParallel` it learns what one process with all their
     batches would. Parameters and buffers keep their names.
     """
     if place.processes == 1:
-        return network
+        return
     if place.device.type == "cuda":
-        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return synced
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm3d):
             joint = _JointBatchNorm3d(child.num_features, child.eps, child.momentum)
             joint.load_state_dict(child.state_dict())
             setattr(network, name, joint)
         else:
-            with_joint_norm(child, place)
-    return network
+            join_norms(child, place)
 
 
 class _JointBatchNorm3d(nn.BatchNorm3d):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from clickseg_infer.atomic_write import write_whole
@@ -16,9 +15,9 @@ from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Dataset
 from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig
-from clickseg_train.drawing import GROUPS, Batches, Draw
+from clickseg_train.drawing import GROUPS, Batch
 from clickseg_train.learner import Learner, rate
-from clickseg_train.losses import dice_by_object
+from clickseg_train.lessons import lesson_of
 from clickseg_train.parallel import Place, gathered, joined, wait_for_all
 from clickseg_train.reports import Report, StepReport, ValidationReport
 from clickseg_train.tensorboard import Board
@@ -88,18 +87,19 @@ def train(
         if place.leads:  # the others find everything ready
             CaseCache(cache or out / CACHE, cases, on_case)
         wait_for_all(place)
-        draw = Draw(datasets, CaseCache(cache or out / CACHE, cases), config)
-        config = _in_steps(config, draw.labelled_objects, place)
+        lesson = lesson_of(datasets, CaseCache(cache or out / CACHE, cases), config, spec)
+        config = _in_steps(config, lesson.looks(), place)
         if before is not None and before.step > config.steps:
             raise CheckpointError(f"{path}: is at step {before.step} of {config.steps} already")
         step, known = (before.step, before.trained_on) if before else (0, tuple(sources))
         if place.leads:
             _tidy(out, step)
-        batches = Batches(draw, spec, config, place.rank * config.batch, workers)
+        batches = lesson.feed(place.rank * config.batch, workers)
         with batches, Board(out if place.leads else None, spec, config, step) as board:
             batches.begin(step)
-            examples = [batches.take(step + ahead) for ahead in range(GROUPS)] if initial else []
-            learner = Learner(config, spec, place, before, initial, examples)
+            ahead = range(step, step + GROUPS) if initial else ()
+            examples = [batches.take(later).inputs for later in ahead]
+            learner = Learner(config, spec, lesson, place, before, initial, examples)
             record = _Record(out, config, datasets, known, learner, board, report)
             if place.leads and before is None:
                 record.checkpoint(step)
@@ -107,12 +107,11 @@ def train(
                 began = time.perf_counter()
                 batch = batches.take(step)
                 logits, loss = learner.learn(batch, step)
-                board.picture(step + 1, batch, logits.numpy())
+                if isinstance(batch, Batch):
+                    board.picture(step + 1, batch, logits.numpy())
                 batches.answer(step, logits.numpy())
-                truth = torch.from_numpy(batch.truth)
-                dice = dice_by_object(logits, truth, spec.threshold_logit).tolist()
                 step += 1
-                objects = gathered(place, list(zip(batch.kinds, batch.clicks, dice, strict=True)))
+                objects = gathered(place, lesson.scores(logits, batch))
                 losses = gathered(place, [loss])
                 if place.leads:
                     seconds = time.perf_counter() - began
@@ -164,12 +163,11 @@ class _Record:
         self._report(result)
 
 
-def _in_steps(config: TrainConfig, objects: int, place: Place) -> TrainConfig:
-    """The configuration with its length in steps."""
+def _in_steps(config: TrainConfig, looks: int, place: Place) -> TrainConfig:
+    """The configuration with its length in steps, for epochs of so many looks."""
     if config.epochs == 0:
         return config
-    looks = config.epochs * objects * config.sampling.clicks
-    steps = max(1, round(looks / (config.batch * place.processes)))
+    steps = max(1, round(config.epochs * looks / (config.batch * place.processes)))
     return replace(config, steps=steps)
 
 

@@ -161,6 +161,24 @@ def test_two_processes_are_one_with_the_doubled_batch(
         assert (ours_kept - theirs_kept).abs().max() < 1e-2 * scale, number
 
 
+def test_two_processes_begin_with_the_same_network(
+    phantoms: Path, dataset: Dataset, tiny_config: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Each would measure what its own objects are normalised by; the first one's counts."""
+    from clickseg_export.onnx_weights import read_initial
+
+    settings = tmp_path / "two.toml"
+    settings.write_text(tiny_config.read_text().replace("steps = 4", "steps = 1\nsettle = 1.0"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["-m", "clickseg_train", str(phantoms), "--device", "cpu", "--init", str(tiny_onnx)]
+    command += ["--out", str(tmp_path / "two"), "--config", str(settings)]
+    subprocess.run(command, check=True, capture_output=True)
+    one = replace(read_config(settings), batch=4)
+    initial, _ = read_initial(tiny_onnx, one)
+    train([dataset], tmp_path / "one", one, initial=initial, device="cpu")
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-3)
+
+
 def test_a_run_can_begin_with_a_models_weights(
     dataset: Dataset, config: TrainConfig, tiny_checkpoint: Path, tiny_onnx: Path, tmp_path: Path
 ) -> None:

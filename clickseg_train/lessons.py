@@ -1,0 +1,154 @@
+"""What a run teaches: to follow clicks, or which structure of the body is where.
+
+A lesson says which part of the network it teaches, by what, and what it lowers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clickseg_infer.errors import ConfigError
+from clickseg_infer.model_spec import ModelSpec
+from clickseg_train.case_cache import CaseCache
+from clickseg_train.cases import Dataset
+from clickseg_train.config import TrainConfig
+from clickseg_train.drawing import Batch, Batches, Draw
+from clickseg_train.losses import ClickLoss, dice_by_object
+from clickseg_train.networks import DeepLabV3Plus
+from clickseg_train.structure_drawing import StructureBatch, StructureBatches, StructureDraw
+from clickseg_train.structures import StructureLoss, dice_by_class
+
+ObjectScore = tuple[str, int, float]
+"""An object's kind, the number of clicks so far, and Dice."""
+
+
+class Feed(Protocol):
+    """Batches by step, prepared while the network learns; a context manager."""
+
+    def __enter__(self) -> "Feed": ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def begin(self, step: int) -> None:
+        """Prepare the first GROUPS batches, from `step` on."""
+
+    def take(self, step: int) -> Any:
+        """The batch of `step`; its `inputs` are what the taught part is called with."""
+
+    def answer(self, step: int, logits: NDArray[np.float32]) -> None:
+        """Tell what the network answered, and prepare the next batch."""
+
+
+class Lesson(Protocol):
+    """One kind of lesson."""
+
+    def taught(self, network: DeepLabV3Plus) -> nn.Module:
+        """The part that is called and learns; what must not learn is frozen."""
+
+    def feed(self, first_slot: int, workers: int) -> Feed:
+        """The batches, of the slots from `first_slot` on."""
+
+    def looks(self) -> int:
+        """How many examples an epoch has."""
+
+    def loss(self, logits: Tensor, batch: Any) -> Tensor:
+        """What is lowered; `logits` in float32, on the device."""
+
+    def scores(self, logits: Tensor, batch: Any) -> list[ObjectScore]:
+        """How well each object of a batch was answered; `logits` on the CPU."""
+
+
+def lesson_of(
+    datasets: Sequence[Dataset], cache: CaseCache, config: TrainConfig, spec: ModelSpec
+) -> Lesson:
+    """The lesson that a configuration asks for."""
+    if config.learns == "structures":
+        return StructureLesson(StructureDraw(datasets, cache, config), config, spec)
+    return ClickLesson(Draw(datasets, cache, config), config, spec)
+
+
+class ClickLesson:
+    """To follow clicks, on one object after the other."""
+
+    def __init__(self, draw: Draw, config: TrainConfig, spec: ModelSpec) -> None:
+        self._draw, self._config, self._spec = draw, config, spec
+        self._loss = ClickLoss(config.obedience)
+        self._disks = [n for n, c in enumerate(spec.channels) if c in ("positive", "negative")]
+
+    def taught(self, network: DeepLabV3Plus) -> nn.Module:
+        """All of it, all but the structure branch, or only what reads that branch."""
+        if network.likeness is not None:
+            network.likeness.forget = self._config.forget
+        if self._config.learns == "everything":
+            return network
+        if network.likeness is None:
+            raise ConfigError(f"a network without structures cannot learn {self._config.learns!r}")
+        if self._config.learns == "likeness":
+            network.requires_grad_(False)
+            network.classifier.requires_grad_(True)
+            network.likeness.requires_grad_(True)
+        network.likeness.structures.requires_grad_(False)
+        return network
+
+    def feed(self, first_slot: int, workers: int) -> Feed:
+        """Exercises."""
+        return Batches(self._draw, self._spec, self._config, first_slot, workers)
+
+    def looks(self) -> int:
+        """Each object is looked at after each of its clicks."""
+        return self._draw.labelled_objects * self._config.sampling.clicks
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Overlap, and obedience to the clicks."""
+        truth = torch.from_numpy(batch.truth).to(logits.device)
+        clicked = torch.zeros_like(truth)
+        if self._disks:
+            disks = batch.inputs[:, self._disks].max(1, keepdims=True)
+            clicked = torch.from_numpy(disks).to(logits.device)
+        loss: Tensor = self._loss(logits, truth, clicked)
+        return loss
+
+    def scores(self, logits: Tensor, batch: Batch) -> list[ObjectScore]:
+        """Dice of each object."""
+        truth = torch.from_numpy(batch.truth)
+        dice = dice_by_object(logits, truth, self._spec.threshold_logit).tolist()
+        return list(zip(batch.kinds, batch.clicks, dice, strict=True))
+
+
+class StructureLesson:
+    """Which structure is where, in whole patches."""
+
+    def __init__(self, draw: StructureDraw, config: TrainConfig, spec: ModelSpec) -> None:
+        self._draw, self._config, self._spec = draw, config, spec
+        self._loss = StructureLoss(config.balance)
+
+    def taught(self, network: DeepLabV3Plus) -> nn.Module:
+        """The structure branch."""
+        if network.likeness is None:
+            raise ConfigError("a network without structures cannot learn them")
+        network.requires_grad_(False)
+        return network.likeness.structures.requires_grad_(True)
+
+    def feed(self, first_slot: int, workers: int) -> Feed:
+        """Patches."""
+        return StructureBatches(self._draw, self._spec, self._config, first_slot, workers)
+
+    def looks(self) -> int:
+        """As many patches as objects."""
+        return self._draw.labelled_objects
+
+    def loss(self, logits: Tensor, batch: StructureBatch) -> Tensor:
+        """Cross-entropy and overlap."""
+        shares, named = (torch.from_numpy(a).to(logits.device) for a in (batch.shares, batch.named))
+        loss: Tensor = self._loss(logits, shares, named)
+        return loss
+
+    def scores(self, logits: Tensor, batch: StructureBatch) -> list[ObjectScore]:
+        """Dice of each structure in the batch."""
+        shares, named = torch.from_numpy(batch.shares), torch.from_numpy(batch.named)
+        names = self._config.sampling.structures
+        found = dice_by_class(logits, shares, named)
+        return [(names[value - 1].split("|")[0], 0, dice) for value, dice in found]

@@ -1,0 +1,126 @@
+"""Batches of whole patches with all their structures, prepared by threads ahead of the network.
+
+Every random choice comes from (seed, step, slot), whichever thread makes it.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickseg_infer.errors import DatasetError
+from clickseg_infer.model_spec import ModelSpec
+from clickseg_train.augment import Augmentation
+from clickseg_train.case_cache import CaseCache
+from clickseg_train.cases import Case, Dataset
+from clickseg_train.config import TrainConfig
+from clickseg_train.drawing import GROUPS
+from clickseg_train.objects import in_windows
+from clickseg_train.structures import StructurePatch, cell_shares, class_of, draw_patch, varied
+
+_Slot = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
+"""Inputs, shares and what is named, of one patch of a `StructureBatch`."""
+
+
+class StructureDraw:
+    """Draws patches: the dataset by its share, then the case, then where."""
+
+    def __init__(self, datasets: Sequence[Dataset], cache: CaseCache, config: TrainConfig) -> None:
+        self._config, self._cache = config, cache
+        self._varied = threading.local()  # transforms keep state while they work
+        self._classes = len(config.sampling.structures) + 1
+        self._sources: list[tuple[tuple[Case, ...], NDArray[np.uint8], NDArray[np.bool_]]] = []
+        weights = []
+        self.labelled_objects = 0
+        for dataset in datasets:
+            found = [o.value for case in dataset.train for o in cache.objects(case)]
+            values = np.zeros(1 + max(found, default=0), np.uint8)
+            for value, name in dataset.labels.items():
+                if value < len(values) and name not in config.sampling.held_out:
+                    values[value] = class_of(name, config.sampling.structures)
+            objects = int((values[found] > 0).sum())
+            if objects:
+                named = np.isin(np.arange(self._classes), values[values > 0])
+                self._sources.append((dataset.train, values, named))
+                weights.append(math.sqrt(objects) * config.sampling.weights.get(dataset.name, 1.0))
+                self.labelled_objects += objects
+        if not self._sources:
+            raise DatasetError("no training case has a label among sampling.structures")
+        self._weights = np.array(weights) / sum(weights)
+
+    def __call__(self, rng: np.random.Generator) -> tuple[StructurePatch, NDArray[np.bool_]]:
+        """A patch, varied, and which classes its dataset names; decided by `rng` alone."""
+        if not hasattr(self._varied, "augmentation"):
+            self._varied.augmentation = Augmentation()
+        config = self._config
+        cases, values, named = self._sources[rng.choice(len(self._sources), p=self._weights)]
+        case = self._cache.load(cases[rng.integers(len(cases))])
+        patch = draw_patch(rng, case, values, config.sampling.spacing_mm, config.patch_size)
+        return varied(patch, self._varied.augmentation, rng), named
+
+
+@dataclass(frozen=True, eq=False)
+class StructureBatch:
+    """What the structure branch learns from in one step.
+
+    Attributes:
+        inputs: (N, W, z, y, x) float32, one channel for each HU window.
+        shares: (N, C, z/4, y/4, x/4) float32, of each class in each cell; class 0 has no name.
+        named: (N, C), whether the patch's dataset names the class.
+    """
+
+    inputs: NDArray[np.float32]
+    shares: NDArray[np.float32]
+    named: NDArray[np.bool_]
+
+
+class StructureBatches:
+    """Batches, prepared by threads; a context manager that stops them."""
+
+    def __init__(
+        self,
+        draw: StructureDraw,
+        spec: ModelSpec,
+        config: TrainConfig,
+        first_slot: int,
+        workers: int,
+    ) -> None:
+        self._draw, self._spec, self._config, self._first = draw, spec, config, first_slot
+        self._waiting: dict[int, list[Future[_Slot]]] = {}
+        self._pool = ThreadPoolExecutor(workers)
+
+    def __enter__(self) -> "StructureBatches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, step: int) -> None:
+        """Prepare the first batches, from `step` on."""
+        for ahead in range(GROUPS):
+            self._submit(step + ahead)
+
+    def take(self, step: int) -> StructureBatch:
+        """The batch of `step`."""
+        inputs, shares, named = zip(*(f.result() for f in self._waiting[step]), strict=True)
+        return StructureBatch(np.stack(inputs), np.stack(shares), np.stack(named))
+
+    def answer(self, step: int, logits: NDArray[np.float32]) -> None:
+        """Prepare the next batch; what the network answers changes nothing."""
+        del logits, self._waiting[step]
+        self._submit(step + GROUPS)
+
+    def _submit(self, step: int) -> None:
+        self._waiting[step] = [
+            self._pool.submit(self._prepare, step, slot) for slot in range(self._config.batch)
+        ]
+
+    def _prepare(self, step: int, slot: int) -> _Slot:
+        rng = np.random.default_rng([self._config.seed, step, self._first + slot])
+        patch, named = self._draw(rng)
+        shares = cell_shares(patch.classes, len(named))
+        return in_windows(patch.hu, self._spec.hu_windows.values()), shares, named
