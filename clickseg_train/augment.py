@@ -61,13 +61,17 @@ class Augmentation:
             lazy=False,
         )
 
-    def __call__(self, item: TrainingObject, rng: np.random.Generator) -> TrainingObject:
+    def __call__(
+        self, item: TrainingObject, rng: np.random.Generator, *, enhance: bool = True
+    ) -> TrainingObject:
         """A variation of `item`; patches must be cubes to be turned.
 
         Patients lie as the volume's axes say, so a label is mostly only mirrored. A pseudo-object
-        has no orientation.
+        has no orientation. Without `enhance` contrast stays as it is, and
+        `truth` may hold any values.
         """
-        item = _enhanced(item, rng)
+        if enhance:
+            item = _enhanced(item, rng)
         others = np.zeros_like(item.truth) if item.others is None else item.others
         arrays: Any = {"hu": item.hu[None], "truth": item.truth[None], "others": others[None]}
         turned = item.kind != "labels" or rng.random() < _TURNED

@@ -132,7 +132,7 @@ class TrainConfig:
             branch, from `sampling.structures`; or "likeness", only what reads the branch, and the
             detail layers that it is read into.
         forget: chance that a structure is hidden from what reads the structure branch, each time.
-        balance: weight of each structure's mean loss beside the mean over all cells, where
+        balance: weight of each class's mean loss beside the mean over all cells, where
             structures are learnt.
         settle: share of the steps, the last ones, in which normalisation no longer uses its batch's
             statistics but the averages that it will use at run time.
@@ -207,6 +207,8 @@ class TrainConfig:
             raise ConfigError(f"model: {error}") from error
         if self.network.structures:
             self._check_structures()
+        elif self.learns != "everything":
+            raise ConfigError(f"learns = {self.learns!r} needs a network with structures")
 
     def _check_structures(self) -> None:
         """The branch sees all windows, and the marks behind them; it needs a name for each output.

@@ -61,9 +61,9 @@ class Learner:
             load_state(network, dict(initial))
             inputs = (torch.from_numpy(example) for example in examples)
             measure_norms(lesson.taught(network), inputs)
-            share_buffers(network, place)
         join_norms(network, place)
         self.network = network.to(place.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        share_buffers(self.network, place)
         self._taught = lesson.taught(self.network)
         self._parallel: nn.Module = self._taught
         if place.processes > 1:  # this also gives all processes the first one's weights

@@ -37,15 +37,17 @@ class StructureDraw:
         weights = []
         self.labelled_objects = 0
         for dataset in datasets:
-            found = [o.value for case in dataset.train for o in cache.objects(case)]
+            cases = tuple(case for case in dataset.train if case.label)
+            found = [o.value for case in cases for o in cache.objects(case)]
             values = np.zeros(1 + max(found, default=0), np.uint8)
             for value, name in dataset.labels.items():
                 if value < len(values) and name not in config.sampling.held_out:
                     values[value] = class_of(name, config.sampling.structures)
-            objects = int((values[found] > 0).sum())
+            classes = values[found]
+            objects = int((classes > 0).sum())
             if objects:
-                named = np.isin(np.arange(self._classes), values[values > 0])
-                self._sources.append((dataset.train, values, named))
+                named = np.isin(np.arange(self._classes), classes[classes > 0])
+                self._sources.append((cases, values, named))
                 weights.append(math.sqrt(objects) * config.sampling.weights.get(dataset.name, 1.0))
                 self.labelled_objects += objects
         if not self._sources:

@@ -103,7 +103,7 @@ def varied(
     enhanced = rng.normal(0, _ENHANCEMENT_HU, classes) * (rng.random(classes) < _ENHANCED)
     enhanced[0] = 0
     hu = patch.hu + enhanced.astype(np.float32)[patch.classes]
-    item = augmentation(TrainingObject(hu, patch.classes, "labels"), rng)
+    item = augmentation(TrainingObject(hu, patch.classes, "labels"), rng, enhance=False)
     return StructurePatch(item.hu, item.truth)
 
 
@@ -120,7 +120,7 @@ def cell_shares(classes: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
 class StructureLoss(nn.Module):
     """Cross-entropy and soft Dice.
 
-    Cross-entropy is the mean over all cells, plus `balance` times the mean of each structure's own.
+    Cross-entropy is the mean over all cells, plus `balance` times the mean of each class's own.
     Without the latter small structures are not found for thousands of steps; as long as it weighs
     much, they are seen where they are not.
     """
@@ -154,10 +154,12 @@ class StructureLoss(nn.Module):
 
 
 def dice_by_class(logits: Tensor, shares: Tensor, named: Tensor) -> list[tuple[int, float]]:
-    """Class and Dice of each structure that fills most of a cell of the batch."""
-    allowed = named.clone()
-    allowed[:, 0] = True
-    answer = logits.masked_fill(~allowed[:, :, None, None, None], -torch.inf).argmax(1)
+    """Class and Dice of each structure that has the largest share of a cell of the batch.
+
+    What a patch's data set does not name counts as no structure there.
+    """
+    answer = logits.argmax(1)
+    answer *= torch.take_along_dim(named[:, :, None, None, None], answer[:, None], 1)[:, 0]
     truth, found = shares.argmax(1), []
     for value in truth.unique().tolist():
         if value:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import clickseg_infer as cs
+from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import read_dataset
 from clickseg_train.checkpoint import read_checkpoint
@@ -14,7 +15,15 @@ from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.likeness import Likeness, alike, profiles_of
 from clickseg_train.reports import StepReport
 from clickseg_train.structure_drawing import StructureDraw
-from clickseg_train.structures import STRIDE, StructureLoss, cell_shares, class_of, dice_by_class
+from clickseg_train.structures import (
+    STRIDE,
+    StructureLoss,
+    StructurePatch,
+    cell_shares,
+    class_of,
+    dice_by_class,
+    varied,
+)
 from clickseg_train.train import train
 
 BRANCH = "likeness.structures."
@@ -74,8 +83,15 @@ def test_dice_is_of_the_classes_that_are_named_and_there() -> None:
     shares[0, 0, 0, 0, 2:] = 1
     logits = torch.zeros(1, 3, 1, 1, 4)
     logits[0, 1, 0, 0, 1:3] = 5.0
-    logits[0, 2] = 9.0  # which this data set does not name
+    logits[0, 2, 0, 0, 3] = 9.0  # which this data set does not name
     assert dice_by_class(logits, shares, torch.tensor([[False, True, False]])) == [(1, 0.5)]
+
+
+@pytest.mark.parametrize("learns", ["clicks", "structures", "likeness"])
+def test_a_lesson_on_the_branch_needs_one(learns: str, config: TrainConfig) -> None:
+    without = replace(config.network, structures=0)
+    with pytest.raises(cs.ConfigError, match="needs a network with structures"):
+        replace(config, network=without, learns=learns)
 
 
 def test_a_place_is_alike_as_far_as_its_chances_agree() -> None:
@@ -94,12 +110,27 @@ def test_likeness_changes_nothing_at_first() -> None:
     assert torch.equal(likeness(features, torch.randn(1, 6, 32, 32, 32)), features)
 
 
+def test_contrast_varies_by_structure_and_not_by_its_number() -> None:
+    classes = np.zeros((32, 32, 32), np.uint8)
+    classes[8:24, 8:24, 8:24] = 200
+    patch, augmentation = (
+        StructurePatch(np.zeros(classes.shape, np.float32), classes),
+        Augmentation(),
+    )
+    shifts = []
+    for seed in range(40):
+        found = varied(patch, augmentation, np.random.default_rng(seed))
+        assert set(np.unique(found.classes)) == {0, 200}
+        shifts.append(np.median(found.hu[found.classes == 200]))
+    assert 10 < np.abs(shifts).max() < 200
+
+
 def test_only_the_branch_learns_structures_and_clicks_leave_it(
     phantoms: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
     dataset, reports = read_dataset(phantoms), list[StepReport]()
     path = train([dataset], tmp_path / "first", config, report=reports.append)
-    assert {kind for report in reports for kind, _, _ in report.objects} <= {"liver", "spleen"}
+    assert {kind for report in reports for kind, _, _ in report.objects} == {"liver", "spleen"}
     whole = read_checkpoint(path)
     start = read_checkpoint(
         train([dataset], tmp_path / "none", replace(config, steps=1, learning_rate=1e-9))
