@@ -17,7 +17,8 @@ from clickseg_train.networks import build_network
 HALF = "_half"
 """What the names of weights that are stored in 16 bits end in."""
 
-_HEAD = ("classifier.", "detail.")  # the second: of models before the classifier saw single voxels
+_HEAD = ("classifier.", "likeness.read.", "likeness.mix.", "detail.")
+# The last: of models before the classifier saw single voxels.
 
 
 def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
