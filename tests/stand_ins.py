@@ -85,9 +85,6 @@ decoder_width = 4
 middle_width = 4
 refine_width = 4
 detail_width = 4
-structures = 2
-structure_width = 6
-structure_windows = 2
 
 [sampling]
 labels = 0.6
@@ -95,7 +92,6 @@ regions = 0.2
 supervoxels = 0.1
 pasted = 0.2
 spacing_mm = [3.0, 5.0]
-structures = ["liver", "spleen"]
 
 [model]
 name = "tiny"

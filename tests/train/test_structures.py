@@ -31,7 +31,10 @@ BRANCH = "likeness.structures."
 
 @pytest.fixture
 def config(tiny_config: Path) -> TrainConfig:
-    return replace(read_config(tiny_config), learns="structures")
+    tiny = read_config(tiny_config)
+    network = replace(tiny.network, structures=2, structure_width=6, structure_windows=2)
+    sampling = replace(tiny.sampling, structures=("liver", "spleen"))
+    return replace(tiny, network=network, sampling=sampling, learns="structures")
 
 
 def test_a_label_is_of_the_class_with_its_longest_beginning() -> None:
