@@ -30,7 +30,7 @@ class NetworkConfig:
             voxels of the input, or 0 for logits interpolated from stride 2 or 4; needs a
             `refine_width`.
         structures: how many structures of the body a branch tells apart from the image alone, or 0
-            for no branch; where it sees what was clicked, the rest is told so.
+            for no branch; the rest is told what is alike to what was clicked.
         structure_width: channels of that branch at stride 4.
         structure_windows: how many HU windows the branch sees, all that the model has.
     """
@@ -216,11 +216,8 @@ class TrainConfig:
         Raises:
             ConfigError: otherwise.
         """
-        network, names, marks = (
-            self.network,
-            self.sampling.structures,
-            self.model.click_channels[:3],
-        )
+        network, names = self.network, self.sampling.structures
+        marks = self.model.click_channels[:3]
         if not network.detail_width:
             raise ConfigError("structures need a detail_width")
         if network.structure_windows != len(self.model.hu_windows):

@@ -1,15 +1,12 @@
 """Which object is clicked next, and the batches that come of it.
 
-Every random choice comes from (seed, step, slot), whichever thread makes it. Slots stand in two
-groups: while the network learns from one, the other group's clicks are placed and their channels
-drawn. Exercises end where a checkpoint is written, so that a resumed run goes on as the unbroken
-one would have.
+Exercises end where a checkpoint is written, so that a resumed run goes on as the unbroken one would
+have.
 """
 
 import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,9 +20,8 @@ from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Case, Dataset, LabelledObject
 from clickseg_train.config import TrainConfig
 from clickseg_train.exercises import Exercise
+from clickseg_train.feeds import GROUPS, Feed
 from clickseg_train.objects import KINDS, TrainingObject, draw_object
-
-GROUPS = 2
 
 
 class Draw:
@@ -104,37 +100,24 @@ class Batch:
     clicks: tuple[int, ...]
 
 
-class Batches:
-    """Two groups of exercises, prepared by threads; a context manager that stops them."""
+class Batches(Feed[None]):
+    """Exercises, whose next clicks are placed while the network learns from the other group."""
 
     def __init__(
         self, draw: Draw, spec: ModelSpec, config: TrainConfig, first_slot: int, workers: int
     ) -> None:
-        self._draw, self._spec, self._config, self._first = draw, spec, config, first_slot
+        super().__init__(config, first_slot, workers)
+        self._draw, self._spec = draw, spec
         shape = (GROUPS, config.batch, len(spec.channels), *config.patch_size)
         self._inputs = np.empty(shape, np.float32)
         self._exercises: list[list[Exercise | None]] = [
             [None] * config.batch for _ in range(GROUPS)
         ]
-        self._waiting: list[list[Future[None]]] = [[] for _ in range(GROUPS)]
-        self._pool = ThreadPoolExecutor(workers)
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def begin(self, step: int) -> None:
-        """Prepare the first batches, from `step` on."""
-        for ahead in range(GROUPS):
-            self._submit(step + ahead)
 
     def take(self, step: int) -> Batch:
         """The batch of `step`; `answer` must be called before the next one of its group."""
+        self._prepared(step)
         group = step % GROUPS
-        for prepared in self._waiting[group]:
-            prepared.result()
         current = [e for e in self._exercises[group] if e is not None]
         truth = np.stack([e.truth for e in current])[:, None].astype(np.float32)
         kinds, clicks = (e.kind for e in current), (len(e.clicks) for e in current)
@@ -145,16 +128,10 @@ class Batches:
         for exercise, found in zip(self._exercises[step % GROUPS], logits, strict=True):
             assert exercise is not None
             exercises.answer(exercise, found[0], self._spec.threshold_logit)
-        self._submit(step + GROUPS)
+        super().answer(step, logits)
 
-    def _submit(self, step: int) -> None:
-        self._waiting[step % GROUPS] = [
-            self._pool.submit(self._prepare, step, slot) for slot in range(self._config.batch)
-        ]
-
-    def _prepare(self, step: int, slot: int) -> None:
+    def _prepare(self, step: int, slot: int, rng: np.random.Generator) -> None:
         config, group = self._config, step % GROUPS
-        rng = np.random.default_rng([config.seed, step, self._first + slot])
         exercise = self._exercises[group][slot]
         every = config.checkpoint_every
         ended = step // every != (step - GROUPS) // every

@@ -6,17 +6,15 @@ A lesson says which part of the network it teaches, by what, and what it lowers.
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clickseg_infer.errors import ConfigError
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Dataset
 from clickseg_train.config import TrainConfig
 from clickseg_train.drawing import Batch, Batches, Draw
+from clickseg_train.feeds import Feed
 from clickseg_train.losses import ClickLoss, dice_by_object
 from clickseg_train.networks import DeepLabV3Plus
 from clickseg_train.structure_drawing import StructureBatch, StructureBatches, StructureDraw
@@ -26,29 +24,13 @@ ObjectScore = tuple[str, int, float]
 """An object's kind, the number of clicks so far, and Dice."""
 
 
-class Feed(Protocol):
-    """Batches by step, prepared while the network learns; a context manager."""
-
-    def __enter__(self) -> "Feed": ...
-    def __exit__(self, *_: object) -> None: ...
-
-    def begin(self, step: int) -> None:
-        """Prepare the first GROUPS batches, from `step` on."""
-
-    def take(self, step: int) -> Any:
-        """The batch of `step`; its `inputs` are what the taught part is called with."""
-
-    def answer(self, step: int, logits: NDArray[np.float32]) -> None:
-        """Tell what the network answered, and prepare the next batch."""
-
-
 class Lesson(Protocol):
     """One kind of lesson."""
 
     def taught(self, network: DeepLabV3Plus) -> nn.Module:
         """The part that is called and learns; what must not learn is frozen."""
 
-    def feed(self, first_slot: int, workers: int) -> Feed:
+    def feed(self, first_slot: int, workers: int) -> Feed[Any]:
         """The batches, of the slots from `first_slot` on."""
 
     def looks(self) -> int:
@@ -80,20 +62,19 @@ class ClickLesson:
 
     def taught(self, network: DeepLabV3Plus) -> nn.Module:
         """All of it, all but the structure branch, or only what reads that branch."""
-        if network.likeness is not None:
-            network.likeness.forget = self._config.forget
-        if self._config.learns == "everything":
+        learns, likeness = self._config.learns, network.likeness
+        if likeness is None:  # then the configuration asks for everything
             return network
-        if network.likeness is None:
-            raise ConfigError(f"a network without structures cannot learn {self._config.learns!r}")
-        if self._config.learns == "likeness":
+        likeness.forget = self._config.forget
+        if learns == "likeness":
             network.requires_grad_(False)
             network.classifier.requires_grad_(True)
-            network.likeness.requires_grad_(True)
-        network.likeness.structures.requires_grad_(False)
+            likeness.requires_grad_(True)
+        if learns != "everything":
+            likeness.structures.requires_grad_(False)
         return network
 
-    def feed(self, first_slot: int, workers: int) -> Feed:
+    def feed(self, first_slot: int, workers: int) -> Feed[Any]:
         """Exercises."""
         return Batches(self._draw, self._spec, self._config, first_slot, workers)
 
@@ -127,12 +108,11 @@ class StructureLesson:
 
     def taught(self, network: DeepLabV3Plus) -> nn.Module:
         """The structure branch."""
-        if network.likeness is None:
-            raise ConfigError("a network without structures cannot learn them")
+        assert network.likeness is not None  # as the configuration has made sure
         network.requires_grad_(False)
         return network.likeness.structures.requires_grad_(True)
 
-    def feed(self, first_slot: int, workers: int) -> Feed:
+    def feed(self, first_slot: int, workers: int) -> Feed[Any]:
         """Patches."""
         return StructureBatches(self._draw, self._spec, self._config, first_slot, workers)
 

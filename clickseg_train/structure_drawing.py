@@ -1,12 +1,8 @@
-"""Batches of whole patches with all their structures, prepared by threads ahead of the network.
-
-Every random choice comes from (seed, step, slot), whichever thread makes it.
-"""
+"""Which patch is learnt from next, with all its structures, and the batches that come of it."""
 
 import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +14,7 @@ from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Case, Dataset
 from clickseg_train.config import TrainConfig
-from clickseg_train.drawing import GROUPS
+from clickseg_train.feeds import Feed
 from clickseg_train.objects import in_windows
 from clickseg_train.structures import StructurePatch, cell_shares, class_of, draw_patch, varied
 
@@ -80,8 +76,8 @@ class StructureBatch:
     named: NDArray[np.bool_]
 
 
-class StructureBatches:
-    """Batches, prepared by threads; a context manager that stops them."""
+class StructureBatches(Feed[_Slot]):
+    """Batches of patches; what the network answers changes nothing."""
 
     def __init__(
         self,
@@ -91,38 +87,16 @@ class StructureBatches:
         first_slot: int,
         workers: int,
     ) -> None:
-        self._draw, self._spec, self._config, self._first = draw, spec, config, first_slot
-        self._waiting: dict[int, list[Future[_Slot]]] = {}
-        self._pool = ThreadPoolExecutor(workers)
-
-    def __enter__(self) -> "StructureBatches":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def begin(self, step: int) -> None:
-        """Prepare the first batches, from `step` on."""
-        for ahead in range(GROUPS):
-            self._submit(step + ahead)
+        super().__init__(config, first_slot, workers)
+        self._draw, self._spec = draw, spec
 
     def take(self, step: int) -> StructureBatch:
         """The batch of `step`."""
-        inputs, shares, named = zip(*(f.result() for f in self._waiting[step]), strict=True)
+        inputs, shares, named = zip(*self._prepared(step), strict=True)
         return StructureBatch(np.stack(inputs), np.stack(shares), np.stack(named))
 
-    def answer(self, step: int, logits: NDArray[np.float32]) -> None:
-        """Prepare the next batch; what the network answers changes nothing."""
-        del logits, self._waiting[step]
-        self._submit(step + GROUPS)
-
-    def _submit(self, step: int) -> None:
-        self._waiting[step] = [
-            self._pool.submit(self._prepare, step, slot) for slot in range(self._config.batch)
-        ]
-
-    def _prepare(self, step: int, slot: int) -> _Slot:
-        rng = np.random.default_rng([self._config.seed, step, self._first + slot])
+    def _prepare(self, step: int, slot: int, rng: np.random.Generator) -> _Slot:
+        del step, slot
         patch, named = self._draw(rng)
         shares = cell_shares(patch.classes, len(named))
         return in_windows(patch.hu, self._spec.hu_windows.values()), shares, named

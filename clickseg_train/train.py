@@ -15,7 +15,8 @@ from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Dataset
 from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig
-from clickseg_train.drawing import GROUPS, Batch
+from clickseg_train.drawing import Batch
+from clickseg_train.feeds import GROUPS
 from clickseg_train.learner import Learner, rate
 from clickseg_train.lessons import lesson_of
 from clickseg_train.parallel import Place, gathered, joined, wait_for_all

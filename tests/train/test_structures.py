@@ -5,14 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clickseg_export.export_model import export_model
+from clickseg_export.parity import example_batch
+from interrupted import assert_same_weights, train_and_stop
 
 import clickseg_infer as cs
 from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import read_dataset
-from clickseg_train.checkpoint import read_checkpoint
+from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.likeness import Likeness, alike, profiles_of
+from clickseg_train.networks import build_network
 from clickseg_train.reports import StepReport
 from clickseg_train.structure_drawing import StructureDraw
 from clickseg_train.structures import (
@@ -178,20 +182,9 @@ def test_every_lesson_resumes_as_if_unbroken(
 ) -> None:
     dataset, config = read_dataset(phantoms), replace(config, **lesson)
     whole = read_checkpoint(train([dataset], tmp_path / "whole", config))
-
-    class KilledError(Exception):
-        pass
-
-    def kill(report: StepReport) -> None:
-        if report.step == 3:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train([dataset], tmp_path / "broken", config, report=kill)
+    train_and_stop(dataset, tmp_path / "broken", config, step=3)
     resumed = read_checkpoint(train([dataset], tmp_path / "broken", config, resume=True))
-    for state in ("network", "average"):
-        for key, value in getattr(whole, state).items():
-            assert torch.equal(getattr(resumed, state)[key], value), key
+    assert_same_weights(resumed, whole)
 
 
 def test_structures_are_learnt_in_a_few_steps(
@@ -217,3 +210,23 @@ def test_patches_hold_what_the_labels_name(
     other = replace(config, sampling=replace(config.sampling, structures=("heart", "lung")))
     with pytest.raises(cs.DatasetError, match=r"sampling\.structures"):
         StructureDraw([dataset], CaseCache(tmp_path / "cases", dataset.train), other)
+
+
+def test_a_branch_that_is_read_is_exported_with_its_heads(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    """Export refuses logits or f-BRS's gradients that differ from torch's."""
+    spec = config.model.spec()
+    torch.manual_seed(0)
+    network = build_network(config.network, len(spec.channels))
+    assert network.likeness is not None
+    torch.nn.init.normal_(network.likeness.mix.weight)
+    batch, answers = example_batch(spec), []
+    for name, scale in (("read", 1.0), ("silent", 0.0)):
+        state = dict(network.state_dict())
+        state["likeness.mix.weight"] = scale * state["likeness.mix.weight"]
+        write_checkpoint(tmp_path / f"{name}.ckpt", Checkpoint(config, 0, state, state, {}, {}, ()))
+        export_model(tmp_path / f"{name}.ckpt", tmp_path / f"{name}.onnx")
+        with cs.load_model(tmp_path / f"{name}.onnx", precision="float32") as model:
+            answers.append(model.engine.run(batch))
+    assert np.abs(answers[0] - answers[1]).max() > 1e-2

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from clickseg_export.parity import example_batch
+from interrupted import assert_same_weights, train_and_stop
 from stand_ins import make_spec
 
 import clickseg_infer as cs
@@ -70,26 +71,12 @@ def test_a_resumed_run_goes_on_as_an_unbroken_one(
     dataset: Dataset, config: TrainConfig, tmp_path: Path
 ) -> None:
     whole = read_checkpoint(train([dataset], tmp_path / "whole", config))
-
-    class KilledError(Exception):
-        pass
-
-    def kill(report: StepReport) -> None:
-        if report.step == 3:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train([dataset], tmp_path / "broken", config, report=kill)
-    assert read_checkpoint(tmp_path / "broken" / "last.ckpt").step == 2
+    assert train_and_stop(dataset, tmp_path / "broken", config, step=3).step == 2
     resumed = read_checkpoint(train([dataset], tmp_path / "broken", config, resume=True))
     lines = (tmp_path / "broken" / LOG).read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
     assert resumed.step == whole.step
-    for state in ("network", "average"):
-        ours, theirs = getattr(resumed, state), getattr(whole, state)
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert torch.equal(ours[key], theirs[key]), key
+    assert_same_weights(resumed, whole)
 
 
 def test_kill_9_at_any_step_changes_nothing(
@@ -117,9 +104,7 @@ def test_kill_9_at_any_step_changes_nothing(
     subprocess.run([*command, "--resume"], check=True, capture_output=True)
     resumed = read_checkpoint(run / "last.ckpt")
     assert resumed.step == whole.step == 14
-    for state in ("network", "average"):
-        for key, value in getattr(whole, state).items():
-            assert torch.equal(getattr(resumed, state)[key], value), key
+    assert_same_weights(resumed, whole)
     assert _losses(run) == _losses(tmp_path / "whole")
 
 
