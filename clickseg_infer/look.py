@@ -35,8 +35,10 @@ from clickseg_infer.resample import (
     mask_to_network,
     network_grid,
 )
+from clickseg_infer.structures import informed, meant
 from clickseg_infer.volume import Spacing
 from clickseg_infer.weighing import weighed
+from clickseg_infer.workspace import Seen
 
 MAX_PATCHES = 12
 """A look that grows beyond this many patches stops growing."""
@@ -53,13 +55,15 @@ class Look:
 
     Nothing is found outside these boxes. `logits` (z, y, x) are those of what was found, on the
     look's own grid. `plain` is what the network found before it was tuned; the same where it was
-    not.
+    not. `meant` (1 + structures,) says how likely each structure is what the clicks mean; None
+    where that is not known.
     """
 
     found: Prediction
     boxes: list[Box]
     logits: NDArray[np.float32]
     plain: Prediction
+    meant: NDArray[np.float32] | None
 
 
 def look(
@@ -69,25 +73,30 @@ def look(
     spacing_mm: Spacing,
     centre: Sequence[float],
     wanted: Box | None = None,
-    follow: bool = True,
+    *,
+    late: bool = False,
 ) -> Look:
     """Run the patch around `centre`, and neighbours while the object touches a patch's face.
 
-    The neighbour that more of the object touches is run first; none is without `follow`. What lies
-    outside the box `wanted` need not be found.
+    The neighbour that more of the object touches is run first. A `late` look runs one patch, and
+    asks for no structures. What lies outside the box `wanted` need not be found.
     """
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
     waiting = {focus(grid.of_volume(centre), grid.shape, spec.patch_size): 0}
+    weights = known.meant
     done: dict[Index, NDArray[np.float32]] = {}
     plain: dict[Index, NDArray[np.float32]] = {}
     while waiting and len(done) < MAX_PATCHES and not (done and run.out_of_time()):
         start = max(waiting, key=lambda place: waiting[place])
         del waiting[start]
         hints = hints_for(run, grid, start, clicks, known, done)
-        seen = run_patch_once(run, grid, start, hints)
-        done[start], plain[start] = seen.logits, seen.plain
-        if not follow:
+        seen = run_patch_once(run, grid, start, hints, structures=not late)
+        if seen.chances is not None and not done:
+            at = position_in(clicks[-1], grid, start)
+            weights = meant(weights, seen.chances, at, clicks[-1].positive)
+        done[start], plain[start] = _informed(run, seen, weights)
+        if late:
             break
         inside = done[start] > spec.threshold_logit
         for neighbour, touched in grow(start, inside, grid.shape, spec.patch_size, _GROW_OVERLAP):
@@ -109,7 +118,7 @@ def look(
 
     answer, logits = found(done)
     tuned = any(plain[start] is not done[start] for start in done)
-    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer)
+    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer, weights)
 
 
 def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
@@ -138,6 +147,20 @@ def sweep_logits(
     pairs = zip(starts, hints, strict=True)
     logits = (run_patch(run, grid, start, hint).logits for start, hint in pairs)
     return stitch.blend(logits, starts, grid.shape, (0, 0, 0))
+
+
+def _informed(
+    run: Run, seen: Seen, weights: NDArray[np.float32] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A patch's logits, and those before the network was tuned, by what is known of structures."""
+    if seen.chances is None or weights is None:
+        return seen.logits, seen.plain
+    limit = run.model.spec.threshold_logit
+    with run.watch.stage("structures"):
+        logits = informed(seen.logits, seen.chances, weights, limit)
+        if seen.plain is seen.logits:
+            return logits, logits
+        return logits, informed(seen.plain, seen.chances, weights, limit)
 
 
 def _clicked_part(

@@ -1,7 +1,8 @@
 """A model: what it says of itself, and the engine that runs it."""
 
+import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,12 @@ from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.errors import FileError, ModelError
 from clickseg_infer.files import PathLike
 from clickseg_infer.model_spec import ModelSpec
-from clickseg_infer.onnx_metadata import append_metadata, drop_metadata, read_metadata
+from clickseg_infer.onnx_metadata import (
+    append_metadata,
+    digest_without_metadata,
+    drop_metadata,
+    read_metadata,
+)
 from clickseg_infer.refinement.heads import Head, heads_from_json, heads_to_json
 from clickseg_infer.refinement.refiner import (
     Refiner,
@@ -20,9 +26,11 @@ from clickseg_infer.refinement.refiner import (
     head_for,
     open_refiner,
 )
+from clickseg_infer.structures import Structures, open_structures
 
 DEFAULT_MODEL = Path(__file__).parent / "models" / "light.onnx"
 _SPEC, _HEADS, _DIGEST = "clickseg.spec", "clickseg.heads", "clickseg.sha256"
+_STRUCTURES = "clickseg.structures"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +44,7 @@ class Model:
         passed_over: the faster engines that "auto" could not take, and why.
         refiner: what has answers obey their clicks; None where nothing does. With one, the engine
             gives the tensors that it reads.
+        structures: what tells structures of the body apart; None for a model that knows none.
     """
 
     spec: ModelSpec
@@ -43,6 +52,7 @@ class Model:
     sha256: str = ""
     passed_over: Mapping[str, str] = field(default_factory=dict)
     refiner: Refiner | None = None
+    structures: Structures | None = None
 
     @property
     def refine(self) -> str:
@@ -52,7 +62,9 @@ class Model:
     def shared(self) -> "Model":
         """The same model for several threads, each in its turn; closing it closes this one."""
         refiner = None if self.refiner is None else self.refiner.shared()
-        return replace(self, engine=SharedEngine(self.engine), refiner=refiner)
+        structures = None if self.structures is None else self.structures.shared()
+        engine = SharedEngine(self.engine)
+        return replace(self, engine=engine, refiner=refiner, structures=structures)
 
     def __enter__(self) -> "Model":
         return self
@@ -66,10 +78,10 @@ class Model:
         self.close()
 
     def close(self) -> None:
-        """Close the engine, and the refiner's."""
-        self.engine.close()
-        if self.refiner is not None:
-            self.refiner.close()
+        """Close the engine, and those of what is beside it."""
+        for part in (self.engine, self.refiner, self.structures):
+            if part is not None:
+                part.close()
 
 
 def load_model(
@@ -95,17 +107,24 @@ def load_model(
     """
     check_method(refine)
     spec, network = read_network(DEFAULT_MODEL if path is None else path)
-    if refine == "none":
-        opened, passed_over = _opened(network, engine, precision)
-        return Model(spec, opened, network.sha256, passed_over)
-    point, head = head_for(refine, read_heads(network.content))
-    opened, passed_over = _opened(giving_tensors(network, head), engine, precision)
+    asked = network
+    if refine != "none":
+        point, head = head_for(refine, read_heads(network.content))
+        asked = giving_tensors(network, head)
+    opened, passed_over = _opened(asked, engine, precision)
+    model = Model(spec, opened, network.sha256, passed_over)
     try:
-        refiner = open_refiner(network, head, point, opened.name, opened.precision)
+        graph = read_structures(network.content)
+        if graph:
+            same = opened.precision if spec.precision == "float32" else "auto"
+            model = replace(model, structures=open_structures(graph, spec, opened.name, same))
+        if refine != "none":
+            refiner = open_refiner(network, head, point, opened.name, opened.precision)
+            model = replace(model, refiner=refiner)
     except BaseException:
-        opened.close()
+        model.close()
         raise
-    return Model(spec, opened, network.sha256, passed_over, refiner)
+    return model
 
 
 def _opened(network: Network, engine: str, precision: str) -> tuple[Engine, Mapping[str, str]]:
@@ -139,11 +158,12 @@ def read_model_file(path: PathLike) -> tuple[ModelSpec, bytes]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
-        metadata, rest = read_metadata(content)
+        metadata = read_metadata(content)
         if _SPEC not in metadata:
             raise ModelError("an ONNX model without a clickseg spec; export it with clickseg")
         spec = ModelSpec.from_json(metadata[_SPEC])
-        if metadata.get(_DIGEST) != _digest(metadata[_SPEC], metadata.get(_HEADS, ""), rest):
+        beside = [metadata[key] for key in (_HEADS, _STRUCTURES) if key in metadata]
+        if metadata.get(_DIGEST) != _digest(metadata[_SPEC], beside, content):
             raise ModelError("damaged: its content differs from its digest")
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
@@ -166,20 +186,45 @@ def read_heads(content: bytes) -> dict[str, Head]:
     Raises:
         ModelError: they cannot be read.
     """
-    metadata, _ = read_metadata(content)
-    return heads_from_json(metadata.get(_HEADS, "{}"))
+    return heads_from_json(read_metadata(content).get(_HEADS, "{}"))
 
 
-def with_spec(content: bytes, spec: ModelSpec, heads: Mapping[str, Head] | None = None) -> bytes:
-    """A serialised ONNX model becomes a clickseg model file, whatever metadata it had."""
-    text = spec.to_json()
-    beside = heads_to_json(heads) if heads else ""
+def read_structures(content: bytes) -> bytes:
+    """The graph that tells structures apart, of a model file's content; empty if it has none.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return base64.b64decode(read_metadata(content).get(_STRUCTURES, ""), validate=True)
+    except ValueError as error:
+        raise ModelError(f"its structures cannot be read: {error}") from error
+
+
+def with_spec(
+    content: bytes,
+    spec: ModelSpec,
+    heads: Mapping[str, Head] | None = None,
+    structures: bytes = b"",
+) -> bytes:
+    """A serialised ONNX model becomes a clickseg model file, whatever metadata it had.
+
+    Args:
+        content: the model.
+        spec: of it.
+        heads: what f-BRS needs.
+        structures: a serialised ONNX model that tells `spec.structures` apart.
+    """
+    text, beside = spec.to_json(), {}
+    if heads:
+        beside[_HEADS] = heads_to_json(heads)
+    if structures:
+        beside[_STRUCTURES] = base64.b64encode(structures).decode()
     plain = drop_metadata(content)
-    _, rest = read_metadata(plain)
-    pairs = {_SPEC: text, _DIGEST: _digest(text, beside, rest)}
-    return append_metadata(plain, pairs | ({_HEADS: beside} if beside else {}))
+    digest = _digest(text, beside.values(), plain)
+    return append_metadata(plain, {_SPEC: text, _DIGEST: digest, **beside})
 
 
-def _digest(spec: str, heads: str, rest: str) -> str:
-    parts = [spec, *([heads] if heads else []), rest]
+def _digest(spec: str, beside: Iterable[str], content: bytes) -> str:
+    parts = [spec, *beside, digest_without_metadata(content)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -10,7 +10,7 @@ from clickseg_infer.errors import ModelError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.volume import Spacing
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 CLICK_CHANNELS = (
     "positive",
     "negative",
@@ -75,6 +75,7 @@ class ModelSpec:
         weights: how the file stores its weights: "float32", "float16" or "int8".
         precision: of the graph: "float32", in which the engine chooses how to compute, "float16" or
             "int8".
+        structures: names of what the second graph in the file tells apart; empty for none.
         precision_check: what a graph that is not float32 cost, if that was measured.
         licence: the licence of the weights.
         trained_on: what it learnt from.
@@ -96,6 +97,7 @@ class ModelSpec:
     overlap: float = 0.5
     weights: str = "float32"
     precision: str = "float32"
+    structures: tuple[str, ...] = ()
     precision_check: PrecisionCheck | None = None
     licence: str = ""
     trained_on: tuple[Source, ...] = ()
@@ -169,6 +171,7 @@ class ModelSpec:
                 values["precision_check"] = PrecisionCheck(**values["precision_check"])
             for key in ("patch_size", "spacing_mm", "overview_spacing_mm", "channels"):
                 values[key] = tuple(values[key])
+            values["structures"] = tuple(values.get("structures", ()))
             return cls(**values)
         except ModelError:
             raise

@@ -15,24 +15,34 @@ _METADATA = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
-def read_metadata(content: bytes) -> tuple[dict[str, str], str]:
-    """The metadata of a serialised model, and the sha256 (hex) of all the rest.
+def read_metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a serialised model.
 
     Raises:
         ModelError: the bytes are not a protobuf message, or end early.
     """
-    pairs, rest = {}, hashlib.sha256()
-    view = memoryview(content)
-    for number, begin, payload, end in fields_of(view):
+    pairs, view = {}, memoryview(content)
+    for number, _, payload, end in fields_of(view):
         if number == _METADATA:
             strings = {n: bytes(view[p:e]) for n, _, p, e in fields_of(view, payload, end)}
             try:
                 pairs[strings[1].decode()] = strings[2].decode()
             except (KeyError, UnicodeDecodeError) as error:
                 raise ModelError("not an ONNX model, or damaged: unreadable metadata") from error
-        else:
+    return pairs
+
+
+def digest_without_metadata(content: bytes) -> str:
+    """The sha256 (hex) of a serialised model but for its metadata.
+
+    Raises:
+        ModelError: the bytes are not a protobuf message, or end early.
+    """
+    rest, view = hashlib.sha256(), memoryview(content)
+    for number, begin, _, end in fields_of(view):
+        if number != _METADATA:
             rest.update(view[begin:end])
-    return pairs, rest.hexdigest()
+    return rest.hexdigest()
 
 
 def drop_metadata(content: bytes) -> bytes:

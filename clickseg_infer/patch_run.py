@@ -119,11 +119,18 @@ def _targets(clicks: Clicks, grid: NetworkGrid, start: Index, patch: Index) -> t
 
 
 def run_patch(
-    run: Run, grid: NetworkGrid, start: Index, hints: Hints, in_full: bool = False
+    run: Run,
+    grid: NetworkGrid,
+    start: Index,
+    hints: Hints,
+    *,
+    structures: bool = False,
+    in_full: bool = False,
 ) -> Seen:
     """Run one patch, and tune the network for it where it disagrees with a click there.
 
-    A deadline ends the search for the tuning, unless it is wanted `in_full`.
+    With `structures`, and a model that knows some, it is asked for them too. A deadline ends the
+    search for the tuning, unless it is wanted `in_full`.
     """
     spec, workspace = run.model.spec, run.workspace
     batch = workspace.batch((1, len(spec.channels), *spec.patch_size))
@@ -135,17 +142,21 @@ def run_patch(
         fill_click_channels(spec, hints.on, hints.beside, hints.before, batch[0], drawn)
         workspace.drawn = hints.on, hints.beside
     run.patches += 1
+    chances = None
+    if structures and run.model.structures is not None:
+        with run.watch.stage("structures"):
+            chances = run.model.structures.chances(batch[0, : len(windows)])
     refiner = run.model.refiner
     if refiner is None:
         with run.watch.stage("network"):
             logits: NDArray[np.float32] = run.model.engine.run(batch)[0, 0]
-        return Seen(logits, logits)
+        return Seen(logits, logits, chances)
     with run.watch.stage("network"):
         tensors = run.model.engine.run_graph({"input": batch})
         logits = tensors.pop("logits")[0, 0]
     with run.watch.stage("refine"):
         if not disobeyed(logits, hints.targets, spec.threshold_logit):
-            return Seen(logits, logits)
+            return Seen(logits, logits, chances)
         tuned = tune(
             refiner,
             tensors,
@@ -155,20 +166,25 @@ def run_patch(
             stop=lambda: not in_full and run.out_of_time(),
         )
         better = refiner.all_logits(tensors, tuned.tuning)
-    return Seen(better, logits, tuned.tuning, tuned.evaluations, cut_short=not run.final)
+    cut_short = not run.final
+    return Seen(better, logits, chances, tuned.tuning, tuned.evaluations, cut_short)
 
 
-def run_patch_once(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> Seen:
+def run_patch_once(
+    run: Run, grid: NetworkGrid, start: Index, hints: Hints, *, structures: bool = False
+) -> Seen:
     """As `run_patch`, but a patch whose input is as it was lately is not run again.
 
     Unless a deadline cut it short: then it is run in full, whatever the time.
     """
     with run.watch.stage("resample"):
         mask = hashlib.blake2b(np.packbits(hints.before > 0).tobytes(), digest_size=16).digest()
-    key = (grid.ratio, start, hints.on, hints.beside, mask, hints.targets, run.begin_with)
+    given = (hints.on, hints.beside, mask, hints.targets)
+    key = (grid.ratio, start, *given, run.begin_with, structures)
     seen = run.workspace.recall(key)
     if seen is None or seen.cut_short:
-        seen = run_patch(run, grid, start, hints, in_full=seen is not None)
+        in_full = seen is not None
+        seen = run_patch(run, grid, start, hints, structures=structures, in_full=in_full)
         run.workspace.keep(key, seen)
     if seen.tuning is not None:
         run.tuned.append((seen.tuning, seen.evaluations))

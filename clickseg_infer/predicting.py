@@ -118,6 +118,7 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
         seen = _first_look(run, clicks, known)
     else:  # with nothing there, a negative click has nothing to take away
         return replace(known, refinement=None if run.model.refiner is None else Refinement())
+    known = replace(known, meant=seen.meant)
     with run.watch.stage("back"):
         answer = _changed(run, clicks, known, seen.found, seen.boxes)
     if run.model.refiner is None:
@@ -205,7 +206,7 @@ def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Loo
     spacing = run.model.spec.spacing_mm if late else fitting_spacing(run, seen)
     centre = fitting_centre(run, seen, spacing, latest.zyx)
     wanted = None if latest.positive else known.box
-    return look(run, clicks, known, spacing, centre, wanted, follow=not late)
+    return look(run, clicks, known, spacing, centre, wanted, late=late)
 
 
 def fitting_spacing(run: Run, box: Box) -> Spacing:

@@ -42,6 +42,8 @@ class Prediction:
         swept: whether the whole volume was swept; no answer continues such a one.
         tuning: with which f-BRS had the network agree with its clicks last, if it had to.
         refinement: how the answer came to obey its clicks; None where nothing refines.
+        meant: (1 + structures,) float32, how likely each structure is what the clicks mean, first
+            none of them; None where that is not known. Made read-only.
     """
 
     clicks: Clicks
@@ -54,9 +56,12 @@ class Prediction:
     swept: bool = False
     tuning: Tuning | None = None
     refinement: Refinement | None = None
+    meant: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         self.crop.flags.writeable = False
+        if self.meant is not None:
+            self.meant.flags.writeable = False
 
     @property
     def mask(self) -> NDArray[np.uint8]:

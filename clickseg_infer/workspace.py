@@ -19,6 +19,8 @@ class Seen:
     Attributes:
         logits: (z, y, x). Made read-only.
         plain: what they were before the network was tuned; the same where it was not. Likewise.
+        chances: (1 + structures, z, y, x) of cells: which structure is where, if that was asked
+            for. Likewise.
         tuning: what f-BRS found, if it searched.
         evaluations: that it took.
         cut_short: whether a budget ended the search before it was over.
@@ -26,12 +28,15 @@ class Seen:
 
     logits: NDArray[np.float32]
     plain: NDArray[np.float32]
+    chances: NDArray[np.float32] | None = None
     tuning: Tuning | None = None
     evaluations: int = 0
     cut_short: bool = False
 
     def __post_init__(self) -> None:
         self.logits.flags.writeable = self.plain.flags.writeable = False
+        if self.chances is not None:
+            self.chances.flags.writeable = False
 
 
 class Workspace:

@@ -29,8 +29,10 @@ class NetworkConfig:
         detail_width: channels of the convolution that joins the features at stride 2 with single
             voxels of the input, or 0 for logits interpolated from stride 2 or 4; needs a
             `refine_width`.
-        structures: how many structures of the body a branch tells apart from the image alone, or 0
-            for no branch; the rest is told what is alike to what was clicked.
+        structures: what a branch tells apart from the image alone, each the beginnings of the
+            names of labels, separated by "|"; none for no branch.
+        lesions: likewise, what it tells apart from those too, but what a click is never taken to
+            mean: no two are alike.
         structure_width: channels of that branch at stride 4.
         structure_windows: how many HU windows the branch sees, all that the model has.
     """
@@ -43,9 +45,15 @@ class NetworkConfig:
     decoder_width: int = 48
     refine_width: int = 0
     detail_width: int = 0
-    structures: int = 0
+    structures: tuple[str, ...] = ()
+    lesions: tuple[str, ...] = ()
     structure_width: int = 24
     structure_windows: int = 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the branch tells apart: structures, then lesions."""
+        return (*self.structures, *self.lesions)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,6 @@ class SamplingConfig:
         wide: share of labels read at about the larger spacing; the others are read at one at which
             the object about fits.
         clicks: looks at one object before the next is drawn.
-        structures: what the structure branch tells apart, each the beginnings of the names of
-            labels, separated by "|"; labels without a match have no name to it.
     """
 
     labels: float = 1.0
@@ -77,7 +83,6 @@ class SamplingConfig:
     spacing_mm: tuple[float, float] = (1.0, 3.0)
     wide: float = 0.3
     clicks: int = 6
-    structures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,10 +133,7 @@ class TrainConfig:
         weight_decay: AdamW's.
         ema: how much of the averaged weights each step keeps; the average is what is exported.
         clip: the gradient's largest norm.
-        learns: "everything"; "clicks", all but the structure branch; "structures", only that
-            branch, from `sampling.structures`; or "likeness", only what reads the branch, and the
-            detail layers that it is read into.
-        forget: chance that a structure is hidden from what reads the structure branch, each time.
+        learns: "clicks", all but the structure branch; or "structures", only that branch.
         balance: weight of each class's mean loss beside the mean over all cells, where
             structures are learnt.
         settle: share of the steps, the last ones, in which normalisation no longer uses its batch's
@@ -156,8 +158,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     ema: float = 0.998
     clip: float = 5.0
-    learns: str = "everything"
-    forget: float = 0.0
+    learns: str = "clicks"
     balance: float = 1.0
     settle: float = 0.0
     obedience: float = 0.0
@@ -184,7 +185,7 @@ class TrainConfig:
         if self.network.detail_width and not self.network.refine_width:
             raise ConfigError("a detail_width needs a refine_width")
         choices = {
-            "learns": ("everything", "clicks", "structures", "likeness"),
+            "learns": ("clicks", "structures"),
             "autocast": ("bfloat16", "float16", "float32"),
             "validate_by": ("clicks", "sliding_window"),
         }
@@ -206,26 +207,12 @@ class TrainConfig:
         except (ModelError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
         if self.network.structures:
-            self._check_structures()
-        elif self.learns != "everything":
-            raise ConfigError(f"learns = {self.learns!r} needs a network with structures")
-
-    def _check_structures(self) -> None:
-        """The branch sees all windows, and the marks behind them; it needs a name for each output.
-
-        Raises:
-            ConfigError: otherwise.
-        """
-        network, names = self.network, self.sampling.structures
-        marks = self.model.click_channels[:3]
-        if not network.detail_width:
-            raise ConfigError("structures need a detail_width")
-        if network.structure_windows != len(self.model.hu_windows):
-            raise ConfigError("network.structure_windows must be how many hu_windows there are")
-        if marks != ("positive", "negative", "previous"):
-            raise ConfigError(f"structures need positive, negative, previous first, not {marks}")
-        if self.learns == "structures" and len(names) != network.structures:
-            raise ConfigError(f"{len(names)} sampling.structures for {network.structures} outputs")
+            if len(self.network.classes) > 254:
+                raise ConfigError("network.structures and lesions must be at most 254")
+            if self.network.structure_windows != len(self.model.hu_windows):
+                raise ConfigError("network.structure_windows must be how many hu_windows there are")
+        elif self.learns == "structures":
+            raise ConfigError("learns = 'structures' needs a network with structures")
 
 
 _RANGES: dict[str, tuple[str, float, float]] = {
@@ -242,7 +229,6 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "clip": ("", 1e-6, 1e6),
     "settle": ("", 0, 1),
     "obedience": ("", 0, 1e3),
-    "forget": ("", 0, 1),
     "balance": ("", 0, 1e3),
     "checkpoint_every": ("", 1, 10**9),
     "picture_every": ("", 0, 10**9),
@@ -256,7 +242,6 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "decoder_width": ("network", 1, 4096),
     "refine_width": ("network", 0, 4096),
     "detail_width": ("network", 0, 4096),
-    "structures": ("network", 0, 254),
     "structure_width": ("network", 3, 4096),
     "structure_windows": ("network", 1, 64),
     "labels": ("sampling", 0, 1e6),

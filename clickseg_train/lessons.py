@@ -61,17 +61,9 @@ class ClickLesson:
         self._disks = [n for n, c in enumerate(spec.channels) if c in ("positive", "negative")]
 
     def taught(self, network: DeepLabV3Plus) -> nn.Module:
-        """All of it, all but the structure branch, or only what reads that branch."""
-        learns, likeness = self._config.learns, network.likeness
-        if likeness is None:  # then the configuration asks for everything
-            return network
-        likeness.forget = self._config.forget
-        if learns == "likeness":
-            network.requires_grad_(False)
-            network.classifier.requires_grad_(True)
-            likeness.requires_grad_(True)
-        if learns != "everything":
-            likeness.structures.requires_grad_(False)
+        """All but the structure branch."""
+        if network.structures is not None:
+            network.structures.requires_grad_(False)
         return network
 
     def feed(self, first_slot: int, workers: int) -> Feed[Any]:
@@ -108,9 +100,9 @@ class StructureLesson:
 
     def taught(self, network: DeepLabV3Plus) -> nn.Module:
         """The structure branch."""
-        assert network.likeness is not None  # as the configuration has made sure
+        assert network.structures is not None  # as the configuration has made sure
         network.requires_grad_(False)
-        return network.likeness.structures.requires_grad_(True)
+        return network.structures.requires_grad_(True)
 
     def feed(self, first_slot: int, workers: int) -> Feed[Any]:
         """Patches."""
@@ -129,6 +121,6 @@ class StructureLesson:
     def scores(self, logits: Tensor, batch: StructureBatch) -> list[ObjectScore]:
         """Dice of each structure in the batch."""
         shares, named = torch.from_numpy(batch.shares), torch.from_numpy(batch.named)
-        names = self._config.sampling.structures
+        names = self._config.network.classes
         found = dice_by_class(logits, shares, named)
         return [(names[value - 1].split("|")[0], 0, dice) for value, dice in found]

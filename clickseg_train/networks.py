@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from clickseg_train.config import NetworkConfig
 from clickseg_train.layers import conv, conv_relu, resize, stage
-from clickseg_train.likeness import Likeness
+from clickseg_train.structure_branch import Structures
 
 _BLOCKS = (3, 4, 6, 3)  # ResNet-34
 
@@ -83,7 +83,12 @@ class Detail(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """(N, C, z, y, x) float -> logits (N, 1, z, y, x); sizes must be multiples of 16."""
+    """(N, C, z, y, x) float -> logits (N, 1, z, y, x); sizes must be multiples of 16.
+
+    Attributes:
+        structures: the branch that tells structures of the body apart, if there is one. It has no
+            part in the logits.
+    """
 
     def __init__(self, config: NetworkConfig, channels: int) -> None:
         super().__init__()
@@ -111,13 +116,10 @@ class DeepLabV3Plus(nn.Module):
         self.refine = None
         if config.refine_width:
             self.refine = conv_relu(2 * narrow + width, config.refine_width)
-        self.likeness = None
+        self.structures = None
         if config.structures:
-            self.likeness = Likeness(
-                config.structure_windows,
-                config.structure_width,
-                config.structures + 1,
-                config.detail_width,
+            self.structures = Structures(
+                config.structure_windows, config.structure_width, len(config.classes) + 1
             )
         self.classifier: nn.Module
         if config.detail_width:
@@ -140,9 +142,6 @@ class DeepLabV3Plus(nn.Module):
         if self.refine is not None:
             decoded = self.refine(torch.cat([resize(decoded, stem), stem], dim=1))
         if isinstance(self.classifier, Detail):
-            cells = self.classifier.cells(x)
-            if self.likeness is not None:
-                cells = self.likeness(cells, x)
-            logits: Tensor = self.classifier(decoded, cells)
+            logits: Tensor = self.classifier(decoded, self.classifier.cells(x))
             return logits
         return resize(self.classifier(decoded), x)

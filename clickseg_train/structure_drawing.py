@@ -28,7 +28,7 @@ class StructureDraw:
     def __init__(self, datasets: Sequence[Dataset], cache: CaseCache, config: TrainConfig) -> None:
         self._config, self._cache = config, cache
         self._varied = threading.local()  # transforms keep state while they work
-        self._classes = len(config.sampling.structures) + 1
+        self._classes = len(config.network.classes) + 1
         self._sources: list[tuple[tuple[Case, ...], NDArray[np.uint8], NDArray[np.bool_]]] = []
         weights = []
         self.labelled_objects = 0
@@ -38,7 +38,7 @@ class StructureDraw:
             values = np.zeros(1 + max(found, default=0), np.uint8)
             for value, name in dataset.labels.items():
                 if value < len(values) and name not in config.sampling.held_out:
-                    values[value] = class_of(name, config.sampling.structures)
+                    values[value] = class_of(name, config.network.classes)
             classes = values[found]
             objects = int((classes > 0).sum())
             if objects:
@@ -47,7 +47,7 @@ class StructureDraw:
                 weights.append(math.sqrt(objects) * config.sampling.weights.get(dataset.name, 1.0))
                 self.labelled_objects += objects
         if not self._sources:
-            raise DatasetError("no training case has a label among sampling.structures")
+            raise DatasetError("no training case has a label among network.structures and lesions")
         self._weights = np.array(weights) / sum(weights)
 
     def __call__(self, rng: np.random.Generator) -> tuple[StructurePatch, NDArray[np.bool_]]:

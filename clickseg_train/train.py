@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from clickseg_infer.atomic_write import write_whole
-from clickseg_infer.errors import CheckpointError, DatasetError, FileError
+from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError, FileError
 from clickseg_infer.model_spec import Source
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Dataset
@@ -68,7 +68,7 @@ def train(
 
     Raises:
         DatasetError: no dataset has a training case.
-        ConfigError: a device that cannot be used.
+        ConfigError: a device that cannot be used, or a structure branch that nothing teaches.
         CheckpointError: a folder with a checkpoint and no `resume`, or the other way round, another
             configuration than the checkpoint's, or weights of another network.
         TrainingError: the loss is no longer finite; the last checkpoint stays.
@@ -76,6 +76,8 @@ def train(
     """
     if not any(dataset.train for dataset in datasets):
         raise DatasetError("no dataset has a case to train on")
+    if config.network.structures and config.learns == "clicks" and not (initial or resume):
+        raise ConfigError("nothing teaches network.structures: begin with weights that know them")
     path, spec = out / CHECKPOINT, config.model.spec()
     with joined(device) as place:
         if place.leads:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ("light", "finetune", "spleen", "liver", "lung")
+CONFIGS = ("light", "finetune", "structures", "spleen", "liver", "lung")
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,8 @@ def export(
         print(f"engine and torch differ by at most {found.largest:.1e} in a logit")
         if found.gradients is not None:
             print(f"heads and torch differ by at most {found.gradients:.1e} of a gradient")
+        if found.structures is not None:
+            print(f"structures: engine and torch differ by at most {found.structures:.1e}")
         if half_weights:
             print(
                 f"16-bit weights move logits by at most {found.rounding:.1e} "

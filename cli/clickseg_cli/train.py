@@ -14,8 +14,8 @@ def train(
     config: Annotated[
         str | None,
         typer.Option(
-            help="A TOML file, or one that ships: light (the default), finetune, spleen, liver, "
-            "lung."
+            help="A TOML file, or one that ships: light (the default), finetune, structures, "
+            "spleen, liver, lung."
         ),
     ] = None,
     resume: Annotated[

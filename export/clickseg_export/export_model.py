@@ -8,7 +8,12 @@ from clickseg_export.parity import Agreement, Parity, compare_models
 from clickseg_infer.atomic_write import check_writable, write_whole
 from clickseg_infer.errors import ConfigError, ModelError, ParityError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.model import check_model_name, read_model_file, with_spec
+from clickseg_infer.model import (
+    check_model_name,
+    read_model_file,
+    read_structures,
+    with_spec,
+)
 from clickseg_infer.model_spec import ModelSpec, PrecisionCheck
 from clickseg_train.evaluate import ObjectResult
 
@@ -102,6 +107,8 @@ def export_model(
         agreement = compare_models(before, after)
         if datasets:
             after = _measured(before, after, datasets, force, report)
+        spec, content = after
+        after = spec, with_spec(content, spec, structures=read_structures(before[1]))
     spec, content = after
     if out is None:
         return Exported(source)

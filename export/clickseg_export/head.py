@@ -35,7 +35,7 @@ def makers_of(network: DeepLabV3Plus) -> dict[str, nn.Module]:
     if network.refine is not None:
         makers["stem"] = network.stem
     if isinstance(network.classifier, Detail):
-        makers["cells"] = network.likeness or network.classifier.cells
+        makers["cells"] = network.classifier.cells
     return makers
 
 

@@ -15,6 +15,7 @@ from clickseg_export.head_check import check_heads
 from clickseg_export.head_graph import heads_of
 from clickseg_export.onnx_weights import HALF
 from clickseg_export.parity import Parity, check_parity, example_batch
+from clickseg_export.structure_graph import Chances, check_structures, structure_graph
 from clickseg_export.tracing import traced
 from clickseg_infer.engines import ON_GPU, Network, available, open_engine
 from clickseg_infer.file_grid import Index
@@ -64,21 +65,28 @@ def onnx_model(
         weights="float16" if half_weights else "float32",
         threshold=spec.threshold if threshold is None else threshold,
         patch_size=spec.patch_size if patch is None else patch,
+        structures=tuple(names.split("|")[0] for names in state.config.network.structures),
     )
     content = serialised(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:
-        content = _halve(content)
-    content = with_spec(content, spec)
+        content = halved(content)
     network = Network(content, spec.patch_size)
     names = [name for name in available(network) if name not in ON_GPU]
     engine = open_engine(network, names[-1], "float32")
     parity = check_parity(engine, stored if half_weights else trained, trained, spec)
     engine.close()
-    if not heads:
-        return (spec, content), parity
-    found = heads_of(stored, spec, content)
-    gradients = max(check_heads(stored, spec, content, found, name) for name in names)
-    return (spec, with_spec(content, spec, found)), replace(parity, gradients=gradients)
+    graph, found = b"", {}
+    if stored.structures is not None:
+        branch = Chances(stored.structures, len(spec.structures))
+        graph = structure_graph(branch, spec)
+        graph = halved(graph) if half_weights else graph
+        structures = max(check_structures(branch, spec, graph, name) for name in names)
+        parity = replace(parity, structures=structures)
+    if heads:
+        found = heads_of(stored, spec, content)
+        gradients = max(check_heads(stored, spec, content, found, name) for name in names)
+        parity = replace(parity, gradients=gradients)
+    return (spec, with_spec(content, spec, found, graph)), parity
 
 
 def network_of(checkpoint: Checkpoint) -> DeepLabV3Plus:
@@ -129,7 +137,7 @@ def serialised(network: DeepLabV3Plus, batch: torch.Tensor) -> bytes:
     return model.SerializeToString()
 
 
-def _halve(content: bytes) -> bytes:
+def halved(content: bytes) -> bytes:
     """Store large weights in 16 bits, each with a cast back that engines fold when they load."""
     model = onnx.load_from_string(content)
     casts = []

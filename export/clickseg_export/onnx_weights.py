@@ -1,5 +1,6 @@
 """The way back: weights of an exported model, to begin another training with."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -8,7 +9,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from clickseg_infer.errors import CheckpointError
-from clickseg_infer.model import read_model_file
+from clickseg_infer.model import read_model_file, read_structures
 from clickseg_infer.model_spec import ModelSpec
 from clickseg_train.checkpoint import read_checkpoint
 from clickseg_train.config import TrainConfig
@@ -17,8 +18,8 @@ from clickseg_train.networks import build_network
 HALF = "_half"
 """What the names of weights that are stored in 16 bits end in."""
 
-_HEAD = ("classifier.", "likeness.read.", "likeness.mix.", "detail.")
-# The last: of models before the classifier saw single voxels.
+_HEAD = ("classifier.", "detail.")  # the latter of models before the classifier saw single voxels
+_BRANCH = "structures."
 
 
 def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -27,15 +28,19 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
     An exported model has its normalisation folded into the convolutions. The layers are put back
     so that they change nothing until `clickseg_train.unfolding` has measured what they normalise.
     Layers that the model does not have keep their first, random weights, and so does the head
-    where it is another one.
+    where it is another one. A structure branch that the configuration has none of is left out.
 
     Raises:
-        FileError, ModelError, CheckpointError: the file cannot be read, or is of another network.
+        FileError, ModelError, CheckpointError: the file cannot be read, is of another network, or
+            has no structure branch where the configuration has one and does not teach it.
     """
     network = build_network(config.network, len(config.model.spec().channels))
     if path.suffix == ".onnx":
         spec, content = read_model_file(path)
         weights = _weights(content)
+        graph = read_structures(content)
+        beside = _weights(graph) if graph else {}
+        weights |= {_BRANCH + name: value for name, value in beside.items()}
     else:
         checkpoint = read_checkpoint(path)
         spec = checkpoint.config.model.spec(checkpoint.trained_on)
@@ -43,8 +48,12 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found = _unfolded(network, weights) if path.suffix == ".onnx" else weights
     same_head = all(_fits(state, n, v) for n, v in found.items() if n.startswith(_HEAD))
+    if network.structures is not None and config.learns == "clicks":
+        _check_branch(path, found)
     for name, value in found.items():
         if name.startswith(_HEAD) and not same_head:
+            continue
+        if name.startswith(_BRANCH) and network.structures is None:
             continue
         if not _fits(state, name, value):
             raise CheckpointError(
@@ -52,6 +61,14 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
             )
         state[name] = value
     return state, spec
+
+
+def _check_branch(path: Path, found: Mapping[str, Tensor]) -> None:
+    """Refuse to go on with a branch that nobody has taught."""
+    if not any(name.startswith(_BRANCH) for name in found):
+        raise CheckpointError(
+            f"{path}: tells no structures apart; leave network.structures out, or teach them first"
+        )
 
 
 def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:

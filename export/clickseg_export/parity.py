@@ -38,12 +38,14 @@ class Parity:
         flipped: the fraction of voxels whose side of the threshold that rounding changed.
         gradients: the largest relative difference of the heads' gradients from torch's; None of a
             model without heads.
+        structures: the largest difference of a structure's chance; None of a model that knows none.
     """
 
     largest: float
     rounding: float = 0.0
     flipped: float = 0.0
     gradients: float | None = None
+    structures: float | None = None
 
 
 @dataclass(frozen=True)

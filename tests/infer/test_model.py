@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 from stand_ins import make_spec
 
 import clickseg_infer as cs
-from clickseg_infer.model import read_model_file, with_spec
+from clickseg_infer.model import read_model_file, read_structures, with_spec
 from clickseg_infer.model_spec import PrecisionCheck
-from clickseg_infer.onnx_metadata import append_metadata, read_metadata
+from clickseg_infer.onnx_metadata import (
+    append_metadata,
+    digest_without_metadata,
+    drop_metadata,
+    read_metadata,
+)
 
 
 def test_a_spec_survives_json() -> None:
@@ -30,7 +35,7 @@ def test_a_spec_of_the_first_format_is_read() -> None:
     for key in ("precision", "precision_check"):
         del values[key]
     spec = cs.ModelSpec.from_json(json.dumps({**values, "format_version": 1}))
-    assert (spec.precision, spec.format_version) == ("float32", 3)
+    assert (spec.precision, spec.format_version) == ("float32", 4)
 
 
 def test_another_spec_replaces_the_one_that_is_there(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_not_a_model_of_ours(tiny_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    content = tiny_onnx.read_bytes().replace(b'"format_version": 3', b'"format_version": 9')
+    content = tiny_onnx.read_bytes().replace(b'"format_version": 4', b'"format_version": 9')
     (tmp_path / "new.onnx").write_bytes(content)
     with pytest.raises(cs.ModelError, match="format 9 is newer"):
         cs.load_model(tmp_path / "new.onnx")
@@ -132,9 +137,22 @@ def test_metadata_is_onnxs_own(tiny_onnx: Path) -> None:
     content = append_metadata(tiny_onnx.read_bytes(), {"greeting": "hello", "long": "x" * 5000})
     model = onnx.load_from_string(content)
     theirs = {p.key: p.value for p in model.metadata_props}
-    ours, digest = read_metadata(content)
-    assert ours == theirs
-    assert digest == read_metadata(tiny_onnx.read_bytes())[1]
+    assert read_metadata(content) == theirs
+    digest = digest_without_metadata(content)
+    assert digest == digest_without_metadata(tiny_onnx.read_bytes())
+
+
+def test_what_tells_structures_apart_is_part_of_the_digest(tiny_onnx: Path, tmp_path: Path) -> None:
+    spec, content = read_model_file(tiny_onnx)
+    path = tmp_path / "with.onnx"
+    path.write_bytes(with_spec(content, spec, structures=b"a graph"))
+    assert read_structures(read_model_file(path)[1]) == b"a graph"
+    assert read_structures(content) == b""
+    other = read_metadata(with_spec(content, spec, structures=b"another"))
+    mixed = read_metadata(path.read_bytes()) | {"clickseg.structures": other["clickseg.structures"]}
+    path.write_bytes(append_metadata(drop_metadata(content), mixed))
+    with pytest.raises(cs.ModelError, match="damaged"):
+        read_model_file(path)
 
 
 def test_with_spec_is_read_back(tmp_path: Path) -> None:

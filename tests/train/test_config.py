@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,12 +7,14 @@ from stand_ins import TINY_TOML
 import clickseg_infer as cs
 from clickseg_train.config import config_of, read_config, values_of
 
-SHIPPED = ("light", "finetune", "spleen", "liver", "lung")
+SHIPPED = ("light", "finetune", "structures", "spleen", "liver", "lung")
 
 
 def test_finetune_is_light_taught_further() -> None:
     light, finetune = read_config("light"), read_config("finetune")
-    assert finetune.network == light.network
+    structures = read_config("structures").network
+    assert finetune.network == structures
+    assert replace(structures, structures=(), lesions=(), structure_windows=1) == light.network
     assert finetune.model.click_channels == light.model.click_channels
     assert finetune.learning_rate < light.learning_rate
 

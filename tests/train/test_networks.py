@@ -42,6 +42,21 @@ def test_the_light_network_is_light() -> None:
     assert round(weights / 1e6, 1) == 5.1
 
 
+def test_the_light_network_with_its_structure_branch_is_light() -> None:
+    config = read_config("structures")
+    channels, windows = len(config.model.spec().channels), config.network.structure_windows
+    network = build_network(config.network, channels).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, channels, 96, 96, 96))
+        network.structures(torch.zeros(1, windows, 96, 96, 96))
+    assert counter.get_total_flops() <= 20e9
+    weights = sum(p.numel() for p in network.structures.parameters())
+    assert sum(p.numel() for p in network.parameters()) * 2 <= 16e6
+    # as the model card says
+    assert round(counter.get_total_flops() / 1e9) == 20
+    assert round(weights / 1e6, 1) == 1.3
+
+
 @pytest.mark.parametrize("refine", [0, 4])
 def test_every_weight_learns(refine: int) -> None:
     config = NetworkConfig(width=4, pyramid_width=8, decoder_width=4, refine_width=refine)

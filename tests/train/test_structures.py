@@ -1,22 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from clickseg_export.export_model import export_model
-from clickseg_export.parity import example_batch
 from interrupted import assert_same_weights, train_and_stop
 
 import clickseg_infer as cs
 from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import read_dataset
-from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from clickseg_train.checkpoint import read_checkpoint
 from clickseg_train.config import TrainConfig, read_config
-from clickseg_train.likeness import Likeness, alike, profiles_of
-from clickseg_train.networks import build_network
 from clickseg_train.reports import StepReport
 from clickseg_train.structure_drawing import StructureDraw
 from clickseg_train.structures import (
@@ -30,15 +25,17 @@ from clickseg_train.structures import (
 )
 from clickseg_train.train import train
 
-BRANCH = "likeness.structures."
+BRANCH = "structures."
 
 
 @pytest.fixture
 def config(tiny_config: Path) -> TrainConfig:
     tiny = read_config(tiny_config)
-    network = replace(tiny.network, structures=2, structure_width=6, structure_windows=2)
-    sampling = replace(tiny.sampling, structures=("liver", "spleen"))
-    return replace(tiny, network=network, sampling=sampling, learns="structures")
+    windows = len(tiny.model.hu_windows)
+    network = replace(
+        tiny.network, structures=("liver", "spleen"), structure_width=6, structure_windows=windows
+    )
+    return replace(tiny, network=network, learns="structures")
 
 
 def test_a_label_is_of_the_class_with_its_longest_beginning() -> None:
@@ -94,27 +91,13 @@ def test_dice_is_of_the_classes_that_are_named_and_there() -> None:
     assert dice_by_class(logits, shares, torch.tensor([[False, True, False]])) == [(1, 0.5)]
 
 
-@pytest.mark.parametrize("learns", ["clicks", "structures", "likeness"])
-def test_a_lesson_on_the_branch_needs_one(learns: str, config: TrainConfig) -> None:
-    without = replace(config.network, structures=0)
+def test_a_lesson_on_the_branch_needs_one(config: TrainConfig) -> None:
     with pytest.raises(cs.ConfigError, match="needs a network with structures"):
-        replace(config, network=without, learns=learns)
-
-
-def test_a_place_is_alike_as_far_as_its_chances_agree() -> None:
-    chances = torch.zeros(1, 2, 1, 1, 4)
-    chances[0, :, 0, 0] = torch.tensor([[1.0, 0.5, 0.0, 0.0], [0.0, 0.5, 1.0, 0.0]])
-    marks = torch.zeros(1, 2, 1, 1, 4)
-    marks[0, 0, 0, 0, 0] = 1
-    found = alike(chances, profiles_of(chances, marks))
-    assert torch.allclose(found[0, 0, 0, 0], torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=2e-3)
-    assert not found[0, 1].any()
-
-
-def test_likeness_changes_nothing_at_first() -> None:
-    likeness = Likeness(1, 6, 3, 5).eval()
-    features = torch.rand(1, 5, 16, 16, 16)
-    assert torch.equal(likeness(features, torch.randn(1, 6, 32, 32, 32)), features)
+        replace(config, network=replace(config.network, structures=()))
+    with pytest.raises(cs.ConfigError, match="structure_windows"):
+        replace(config, network=replace(config.network, structure_windows=5))
+    with pytest.raises(cs.ConfigError, match="at most 254"):
+        replace(config, network=replace(config.network, lesions=tuple(map(str, range(253)))))
 
 
 def test_contrast_varies_by_structure_and_not_by_its_number() -> None:
@@ -153,34 +136,13 @@ def test_only_the_branch_learns_structures_and_clicks_leave_it(
     assert len(kernels) > 10
     for name in kernels:  # normalisation is measured anew, without changing what it computes
         assert torch.equal(after.network[name], whole.average[name]), name
-    assert not torch.equal(
-        after.network["likeness.mix.weight"], whole.network["likeness.mix.weight"]
-    )
+    assert not torch.equal(after.network["stem.0.0.weight"], whole.network["stem.0.0.weight"])
 
 
-def test_a_place_whose_structure_was_forgotten_is_alike_to_nothing() -> None:
-    torch.manual_seed(0)
-    likeness = Likeness(1, 6, 3, 5)
-    torch.nn.init.normal_(likeness.mix.weight)
-    likeness.structures.eval()
-    likeness.read.eval()
-    x, clicked = torch.randn(2, 1, 6, 32, 32, 32)
-    features = torch.rand(1, 5, 16, 16, 16)
-    clicked = torch.cat([x[:, :1], clicked[:, 1:].abs()], dim=1)
-    bare = torch.cat([x[:, :1], torch.zeros_like(x[:, 1:])], dim=1)
-    likeness.forget = 1.0
-    assert torch.equal(likeness(features, clicked), likeness(features, bare))
-    likeness.forget = 0.0
-    assert not torch.allclose(likeness(features, clicked), likeness(features, bare), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "lesson", [{"learns": "structures"}, {"learns": "likeness", "forget": 0.5}]
-)
-def test_every_lesson_resumes_as_if_unbroken(
-    lesson: dict[str, Any], phantoms: Path, config: TrainConfig, tmp_path: Path
+def test_a_lesson_on_structures_resumes_as_if_unbroken(
+    phantoms: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
-    dataset, config = read_dataset(phantoms), replace(config, **lesson)
+    dataset = read_dataset(phantoms)
     whole = read_checkpoint(train([dataset], tmp_path / "whole", config))
     train_and_stop(dataset, tmp_path / "broken", config, step=3)
     resumed = read_checkpoint(train([dataset], tmp_path / "broken", config, resume=True))
@@ -207,26 +169,6 @@ def test_patches_hold_what_the_labels_name(
     assert all(patch.classes.shape == patch.hu.shape == config.patch_size for patch, _ in found)
     assert {int(v) for patch, _ in found for v in np.unique(patch.classes)} == {0, 1, 2}
     assert all(n % STRIDE == 0 for n in config.patch_size)
-    other = replace(config, sampling=replace(config.sampling, structures=("heart", "lung")))
-    with pytest.raises(cs.DatasetError, match=r"sampling\.structures"):
+    other = replace(config, network=replace(config.network, structures=("heart", "lung")))
+    with pytest.raises(cs.DatasetError, match=r"network\.structures"):
         StructureDraw([dataset], CaseCache(tmp_path / "cases", dataset.train), other)
-
-
-def test_a_branch_that_is_read_is_exported_with_its_heads(
-    config: TrainConfig, tmp_path: Path
-) -> None:
-    """Export refuses logits or f-BRS's gradients that differ from torch's."""
-    spec = config.model.spec()
-    torch.manual_seed(0)
-    network = build_network(config.network, len(spec.channels))
-    assert network.likeness is not None
-    torch.nn.init.normal_(network.likeness.mix.weight)
-    batch, answers = example_batch(spec), []
-    for name, scale in (("read", 1.0), ("silent", 0.0)):
-        state = dict(network.state_dict())
-        state["likeness.mix.weight"] = scale * state["likeness.mix.weight"]
-        write_checkpoint(tmp_path / f"{name}.ckpt", Checkpoint(config, 0, state, state, {}, {}, ()))
-        export_model(tmp_path / f"{name}.ckpt", tmp_path / f"{name}.onnx")
-        with cs.load_model(tmp_path / f"{name}.onnx", precision="float32") as model:
-            answers.append(model.engine.run(batch))
-    assert np.abs(answers[0] - answers[1]).max() > 1e-2

@@ -1,0 +1,103 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clickseg_export import structure_graph
+from clickseg_export.export_model import CheckpointOptions, export_model
+from clickseg_export.onnx_weights import read_initial
+from clickseg_export.parity import example_batch
+
+import clickseg_infer as cs
+from clickseg_infer.model import read_model_file, read_structures
+from clickseg_train.checkpoint import Checkpoint, write_checkpoint
+from clickseg_train.config import TrainConfig, read_config
+from clickseg_train.networks import build_network
+
+PLAIN = CheckpointOptions(heads=False)
+
+
+@pytest.fixture
+def config(tiny_config: Path) -> TrainConfig:
+    tiny = read_config(tiny_config)
+    network = replace(
+        tiny.network,
+        structures=("liver|hepar", "spleen"),
+        lesions=("tumour",),
+        structure_width=6,
+        structure_windows=len(tiny.model.hu_windows),
+    )
+    return replace(tiny, network=network)
+
+
+@pytest.fixture
+def checkpoint(config: TrainConfig, tmp_path: Path) -> Path:
+    """Of a branch with chances that differ from place to place."""
+    torch.manual_seed(0)
+    network = build_network(config.network, len(config.model.spec().channels))
+    torch.nn.init.normal_(network.structures.classes.weight)
+    state = network.state_dict()
+    path = tmp_path / "some.ckpt"
+    write_checkpoint(path, Checkpoint(config, 0, state, state, {}, {}, ()))
+    return path
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_file_tells_structures_apart_as_the_branch_does(
+    half: bool, config: TrainConfig, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.onnx"
+    exported = export_model(checkpoint, out, replace(PLAIN, half_weights=half))
+    assert exported.parity.structures < 1e-4
+    state, spec = read_initial(out, config)
+    network = build_network(config.network, len(spec.channels)).eval()
+    network.load_state_dict(state)
+    images = example_batch(spec)[:, : len(spec.hu_windows)]
+    with torch.no_grad():
+        theirs = network.structures(torch.from_numpy(images)).softmax(1).numpy()
+    for engine in ("openvino", "onnxruntime"):
+        with cs.load_model(out, engine=engine, precision="float32") as model:
+            assert model.spec.structures == ("liver", "spleen")
+            assert model.structures.engine.name == engine
+            for image, chances in zip(images, theirs, strict=True):
+                ours = model.structures.chances(image)
+                assert ours.shape == (3, 8, 8, 8)
+                assert np.allclose(ours.sum(0), 1, atol=1e-5)
+                assert np.allclose(ours[1:], chances[1:3], atol=1e-4)
+                assert np.ptp(ours[1]) > 0.05
+
+
+def test_a_branch_that_differs_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structure_graph, "TOLERANCE", 0.0)
+    with pytest.raises(cs.ParityError, match="chance of a structure"):
+        export_model(checkpoint, tmp_path / "model.onnx", PLAIN)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_fewer_bits_leave_the_branch_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime.transformers.float16")
+    whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
+    export_model(checkpoint, whole)
+    export_model(whole, small, precision="fp16", force=True)
+    graphs = [read_structures(read_model_file(path)[1]) for path in (whole, small)]
+    assert graphs[0] == graphs[1] != b""
+    with cs.load_model(small, engine="onnxruntime") as model:
+        assert model.structures is not None
+
+
+def test_a_branch_is_never_left_untaught(
+    config: TrainConfig, checkpoint: Path, tiny_onnx: Path, tmp_path: Path
+) -> None:
+    """Without a branch in the configuration a model's is left out; the other way is refused."""
+    out = tmp_path / "model.onnx"
+    export_model(checkpoint, out, PLAIN)
+    without = replace(config, network=replace(config.network, structures=(), lesions=()))
+    state, _ = read_initial(out, without)
+    assert not any(name.startswith("structures.") for name in state)
+    with pytest.raises(cs.CheckpointError, match="tells no structures apart"):
+        read_initial(tiny_onnx, config)
+    state, _ = read_initial(tiny_onnx, replace(config, learns="structures"))
+    assert any(name.startswith("structures.") for name in state)

@@ -1,0 +1,141 @@
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import bright, make_ball, make_spec
+
+import clickseg_infer as cs
+from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures, informed, meant
+
+CENTRE = (20, 40, 50)
+
+
+def chances_of(*named: float, cells: int = 4) -> np.ndarray:
+    """The same chances everywhere; what is left has no name."""
+    everywhere = np.array([1 - sum(named), *named], np.float32)
+    return np.tile(everywhere[:, None, None, None], (1, cells, cells, cells))
+
+
+def test_the_first_click_means_what_is_there() -> None:
+    chances = chances_of(0.7, 0.1)
+    chances[:, 1, 2, 3] = 0.1, 0.2, 0.7
+    found = meant(None, chances, (7, 8, 15), positive=True)
+    assert np.allclose(found, [0.1, 0.2, 0.7])
+    assert meant(None, chances, (7, 8, 15), positive=False) is None
+
+
+def test_later_clicks_tell_which_structure_was_meant() -> None:
+    before = np.array([0.1, 0.6, 0.3], np.float32)
+    inside = meant(before, chances_of(0.1, 0.9), (0, 0, 0), positive=True)
+    assert inside[2] > 0.6 > 0.2 > inside[1]
+    beside = meant(before, chances_of(0.9, 0.05), (0, 0, 0), positive=False)
+    assert beside[2] > beside[1]
+    nowhere = meant(before, chances_of(0.0, 0.0), (0, 0, 0), positive=True)
+    assert nowhere[0] > 0.7
+    for found in (inside, beside, nowhere):
+        assert found.sum() == pytest.approx(1)
+        assert found.min() > 0  # no click rules anything out
+    assert meant(before, chances_of(0.1, 0.9), (0, 16, 0), positive=True) is before
+    other = meant(before, chances_of(0.5), (0, 0, 0), positive=True)  # of another model
+    assert np.allclose(other, [0.5, 0.5])
+
+
+def test_the_answer_is_the_mean_over_what_may_be_meant(rng: np.random.Generator) -> None:
+    """Beside a plain calculation in float64."""
+    logits = rng.normal(0, 3, (16, 16, 16)).astype(np.float32)
+    chances = rng.dirichlet([1.0] * 4, (4, 4, 4)).transpose(3, 0, 1, 2).astype(np.float32)
+    weights = np.array([0.3, 0.5, 0.19, 0.01], np.float32)
+    found = informed(logits, chances, weights, 0.0)
+
+    def along(values: np.ndarray, axis: int) -> np.ndarray:
+        place = np.clip((np.arange(16) + 0.5) / CELL - 0.5, 0, 3)
+        return np.apply_along_axis(lambda v: np.interp(place, np.arange(4), v), axis, values)
+
+    expected = 0.31 / (1 + np.exp(-logits.astype(float)))
+    for weight, chance in zip((0.5, 0.19), chances[1:3].astype(float), strict=True):
+        chance = np.clip(chance, 1e-3, 1 - 1e-3)
+        shift = np.log(chance / (1 - chance))
+        for axis in range(3):
+            shift = along(shift, axis)
+        expected += weight / (1 + np.exp(-logits - shift))
+    reached = logits > np.log(1e-3)
+    assert np.allclose(found[reached], np.log(expected / (1 - expected))[reached], atol=1e-4)
+    assert np.array_equal(found[~reached], logits[~reached])
+
+
+def test_without_a_likely_structure_the_logits_are_those_of_the_clicks() -> None:
+    logits = np.zeros((16, 16, 16), np.float32)
+    weights = np.array([0.99, 0.01], np.float32)
+    assert informed(logits, chances_of(1.0), weights, 0.0) is logits
+
+
+@settings(max_examples=30)
+@given(st.floats(-1e30, 1e30), st.floats(0, 1), st.floats(0, 1))
+def test_any_logit_stays_finite_and_goes_where_the_structure_says(
+    logit: float, chance: float, weight: float
+) -> None:
+    logits = np.full((16, 16, 16), logit, np.float32)
+    weights = np.array([1 - weight, weight], np.float32)
+    found = informed(logits, chances_of(chance), weights, 0.0)
+    assert np.isfinite(found).all()
+    moved = found[8, 8, 8] - np.clip(logit, -60, 60)
+    if weight > 0.02 and -6 < logit < 6:
+        assert moved >= -1e-3 if chance > 0.5 else moved <= 1e-3
+
+
+def halves(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Where it is bright, structure 1 below the patch's middle along x, structure 2 above."""
+    ct = inputs[IMAGE][0, 0]
+    z, y, x = (n // CELL for n in ct.shape)
+    cells = ct.reshape(z, CELL, y, CELL, x, CELL).mean((1, 3, 5)) > 0
+    lower = np.arange(x) < x // 2
+    one, two = (np.where(cells & there, 0.98, 0.01) for there in (lower, ~lower))
+    return {CHANCES: np.stack([1 - one - two, one, two])[None].astype(np.float32)}
+
+
+@pytest.fixture
+def knowing() -> cs.Model:
+    engine = cs.FunctionEngine(bright, graph=halves)
+    return cs.Model(make_spec(structures=("one", "two")), engine, structures=Structures(engine))
+
+
+def test_a_structure_decides_where_the_clicks_do_not(knowing: cs.Model) -> None:
+    """The click network answers with the whole ball; its structure is one half of it."""
+    volume = make_ball(12.0)
+    plain = replace(knowing, structures=None)
+    click = [cs.Click((20, 40, 46))]
+    whole, half = (cs.predict(model, volume, click) for model in (plain, knowing))
+    assert whole.meant is None
+    assert "structures" not in whole.ms
+    assert half.meant[1] > 0.9
+    assert half.ms["structures"] > 0
+    assert 0.3 < half.voxels / whole.voxels < 0.8
+    assert not half.mask[:, :, 56:].any()
+
+
+def test_with_structures_an_incremental_answer_equals_a_recomputation(knowing: cs.Model) -> None:
+    volume = make_ball(25.0)
+    session = cs.Session(knowing, volume)
+    places = [(CENTRE, True), ((20, 40, 62), True), ((20, 52, 50), False), ((26, 40, 44), True)]
+    for zyx, positive in places:
+        session.click(zyx, positive)
+        fresh = cs.predict(knowing, volume, session.clicks)
+        assert np.array_equal(session.mask, fresh.mask)
+        assert np.array_equal(session.prediction.meant, fresh.meant)
+    with pytest.raises(ValueError, match="read-only"):
+        session.prediction.meant[0] = 1
+    latest = session.mask
+    session.undo()
+    session.redo()
+    assert np.array_equal(session.mask, latest)
+
+
+def test_several_threads_share_the_structures(knowing: cs.Model) -> None:
+    volume, click = make_ball(12.0), [cs.Click((20, 40, 46))]
+    with knowing.shared() as shared:
+        assert np.array_equal(
+            cs.predict(shared, volume, click).mask, cs.predict(knowing, volume, click).mask
+        )
