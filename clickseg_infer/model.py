@@ -116,8 +116,7 @@ def load_model(
     try:
         graph = read_structures(network.content)
         if graph:
-            same = opened.precision if spec.precision == "float32" else "auto"
-            model = replace(model, structures=open_structures(graph, spec, opened.name, same))
+            model = replace(model, structures=open_structures(graph, spec, engine, precision))
         if refine != "none":
             refiner = open_refiner(network, head, point, opened.name, opened.precision)
             model = replace(model, refiner=refiner)

@@ -144,7 +144,7 @@ def run_patch(
     run.patches += 1
     chances = None
     if structures and run.model.structures is not None:
-        with run.watch.stage("structures"):
+        with run.watch.stage("network"):
             chances = run.model.structures.chances(batch[0, : len(windows)])
     refiner = run.model.refiner
     if refiner is None:

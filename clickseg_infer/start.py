@@ -1,6 +1,7 @@
 """Open a scan and a model at the same time, so that the first click need not wait for either."""
 
 import importlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -79,13 +80,20 @@ def _load_kernels(model: Model) -> None:
     from clickseg_infer.distances import take_back_beyond
     from clickseg_infer.engines.function import FunctionEngine
     from clickseg_infer.predicting import predict
+    from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures
 
     _import_numba_without_blas()
 
     def everywhere(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.full((len(batch), 1, *batch.shape[2:]), 100, np.float32)
 
-    stand_in = Model(replace(model.spec, patch_size=(32, 32, 32)), FunctionEngine(everywhere))
+    def undecided(inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        cells = [n // CELL for n in inputs[IMAGE].shape[2:]]
+        return {CHANCES: np.full((1, 2, *cells), 0.5, np.float32)}
+
+    engine = FunctionEngine(everywhere, graph=undecided)
+    structures = None if model.structures is None else Structures(engine)
+    stand_in = Model(replace(model.spec, patch_size=(32, 32, 32)), engine, structures=structures)
     volume = Volume(np.zeros((8, 8, 8), np.int16), np.eye(4))
     predict(stand_in, volume, [Click((4, 4, 4), True), Click((1, 1, 1), False)])
     # What only later clicks need.

@@ -76,15 +76,17 @@ def open_structures(graph: bytes, spec: ModelSpec, engine: str, precision: str) 
     Args:
         graph: a serialised ONNX model in float32.
         spec: of the model.
-        engine: the name of an engine.
-        precision: as for `open_engine`.
+        engine: as for `open_engine`; "auto" need not come to what runs the network.
+        precision: likewise. 16-bit floats and integers are the network's own, and then the engine
+            chooses.
 
     Raises:
         EngineError: the engine cannot run it.
     """
     shape = (1, len(spec.hu_windows), *spec.patch_size)
     network = Network(graph, spec.patch_size, shapes={IMAGE: shape})
-    return Structures(open_engine(network, engine, precision))
+    chosen = "auto" if precision in ("float16", "int8") else precision
+    return Structures(open_engine(network, engine, chosen))
 
 
 def meant(before: Floats | None, chances: Floats, position: Index, positive: bool) -> Floats | None:
@@ -106,7 +108,7 @@ def meant(before: Floats | None, chances: Floats, position: Index, positive: boo
         return before
     here = chances[:, z, y, x]
     if before is None or len(before) != len(here):  # the latter of another model's answer
-        return here.copy() if positive else None
+        return here / here.sum() if positive else None
     likely = np.clip(here if positive else 1 - here, 1 - _SURE, _SURE)
     likely[0] = _UNNAMED
     after: Floats = before * likely
@@ -131,7 +133,7 @@ def informed(logits: Floats, chances: Floats, weights: Floats, threshold_logit: 
     if not len(chosen):
         return logits
     likely = weights[chosen].astype(np.float32)
-    rest = np.float32(1 - likely.sum())
+    rest = np.float32(max(0, 1 - likely.sum()))
     sure = np.clip(chances[chosen], _LEAST, 1 - _LEAST)
     shifts = np.log(sure / (1 - sure))
     hopeless = np.float32(threshold_logit + math.log(_LEAST))

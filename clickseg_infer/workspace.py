@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from clickseg_infer.file_grid import Index
 from clickseg_infer.refinement.tuning import Tuning
 
-_KEPT = 4  # patches of a final answer, each as large as four bytes for every voxel
+_KEPT = 4  # patches of a final answer, each four to seven bytes for every voxel
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ class NetworkConfig:
         detail_width: channels of the convolution that joins the features at stride 2 with single
             voxels of the input, or 0 for logits interpolated from stride 2 or 4; needs a
             `refine_width`.
-        structures: what a branch tells apart from the image alone, each the beginnings of the
+        structures: what a branch tells apart from the image alone, each the words that occur in
             names of labels, separated by "|"; none for no branch.
         lesions: likewise, what it tells apart from those too, but what a click is never taken to
             mean: no two are alike.
@@ -54,6 +54,11 @@ class NetworkConfig:
     def classes(self) -> tuple[str, ...]:
         """What the branch tells apart: structures, then lesions."""
         return (*self.structures, *self.lesions)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The structures' names, each the first that it has."""
+        return tuple(names.split("|")[0] for names in self.structures)
 
 
 @dataclass(frozen=True)
@@ -207,8 +212,9 @@ class TrainConfig:
         except (ModelError, TypeError) as error:
             raise ConfigError(f"model: {error}") from error
         if self.network.structures:
-            if len(self.network.classes) > 254:
-                raise ConfigError("network.structures and lesions must be at most 254")
+            names = [name for part in self.network.classes for name in part.split("|")]
+            if len(self.network.classes) > 254 or not all(names) or len({*names}) < len(names):
+                raise ConfigError("network.structures and lesions must be at most 254, all named")
             if self.network.structure_windows != len(self.model.hu_windows):
                 raise ConfigError("network.structure_windows must be how many hu_windows there are")
         elif self.learns == "structures":

@@ -6,6 +6,7 @@ marginal loss of Shi et al. 2021, https://arxiv.org/abs/2007.03868).
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +55,16 @@ def class_of(name: str, classes: Sequence[str]) -> int:
 
     Args:
         name: of the label.
-        classes: each the beginnings of its labels' names, separated by "|"; the longest counts.
+        classes: each the words of which its labels' names hold some, separated by "|". Of several
+            the last in the name counts, and of those the longest: a `lung_nodule` is a nodule.
     """
-    beginnings = [
-        (len(beginning), number)
+    places = [
+        (found.end(), len(words), number)
         for number, names in enumerate(classes, start=1)
-        for beginning in names.split("|")
-        if name.startswith(beginning)
+        for words in names.split("|")
+        for found in re.finditer(rf"(?<![^\W_]){re.escape(words)}(?![^\W_])", name)
     ]
-    return max(beginnings, default=(0, 0))[1]
+    return max(places, default=(0, 0, 0))[2]
 
 
 def draw_patch(

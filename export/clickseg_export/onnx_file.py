@@ -65,7 +65,7 @@ def onnx_model(
         weights="float16" if half_weights else "float32",
         threshold=spec.threshold if threshold is None else threshold,
         patch_size=spec.patch_size if patch is None else patch,
-        structures=tuple(names.split("|")[0] for names in state.config.network.structures),
+        structures=state.config.network.labels,
     )
     content = serialised(stored, torch.from_numpy(example_batch(spec)))
     if half_weights:

@@ -1,6 +1,5 @@
 """The way back: weights of an exported model, to begin another training with."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -19,7 +18,7 @@ HALF = "_half"
 """What the names of weights that are stored in 16 bits end in."""
 
 _HEAD = ("classifier.", "detail.")  # the latter of models before the classifier saw single voxels
-_BRANCH = "structures."
+_BRANCH, _CLASSES = "structures.", "structures.classes."
 
 
 def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -28,11 +27,12 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
     An exported model has its normalisation folded into the convolutions. The layers are put back
     so that they change nothing until `clickseg_train.unfolding` has measured what they normalise.
     Layers that the model does not have keep their first, random weights, and so does the head
-    where it is another one. A structure branch that the configuration has none of is left out.
+    where it is another one, or the last layer of a structure branch where it tells other ones
+    apart. A branch that the configuration has none of is left out.
 
     Raises:
         FileError, ModelError, CheckpointError: the file cannot be read, is of another network, or
-            has no structure branch where the configuration has one and does not teach it.
+            has not the structure branch that the configuration has and does not teach.
     """
     network = build_network(config.network, len(config.model.spec().channels))
     if path.suffix == ".onnx":
@@ -41,19 +41,29 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
         graph = read_structures(content)
         beside = _weights(graph) if graph else {}
         weights |= {_BRANCH + name: value for name, value in beside.items()}
+        known = spec.structures
     else:
         checkpoint = read_checkpoint(path)
         spec = checkpoint.config.model.spec(checkpoint.trained_on)
         weights = checkpoint.average
+        known = checkpoint.config.network.labels
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found = _unfolded(network, weights) if path.suffix == ".onnx" else weights
     same_head = all(_fits(state, n, v) for n, v in found.items() if n.startswith(_HEAD))
-    if network.structures is not None and config.learns == "clicks":
-        _check_branch(path, found)
+    same_classes = known == config.network.labels and all(
+        _fits(state, n, v) for n, v in found.items() if n.startswith(_CLASSES)
+    )
+    if network.structures is not None and config.learns == "clicks" and not same_classes:
+        raise CheckpointError(
+            f"{path}: tells other structures apart than network.structures and lesions, or none; "
+            "leave them out, or teach them first"
+        )
     for name, value in found.items():
         if name.startswith(_HEAD) and not same_head:
             continue
         if name.startswith(_BRANCH) and network.structures is None:
+            continue
+        if name.startswith(_CLASSES) and not same_classes:
             continue
         if not _fits(state, name, value):
             raise CheckpointError(
@@ -61,14 +71,6 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
             )
         state[name] = value
     return state, spec
-
-
-def _check_branch(path: Path, found: Mapping[str, Tensor]) -> None:
-    """Refuse to go on with a branch that nobody has taught."""
-    if not any(name.startswith(_BRANCH) for name in found):
-        raise CheckpointError(
-            f"{path}: tells no structures apart; leave network.structures out, or teach them first"
-        )
 
 
 def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:

@@ -80,12 +80,28 @@ def test_a_branch_that_differs_is_refused(
 def test_fewer_bits_leave_the_branch_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime.transformers.float16")
     whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
-    export_model(checkpoint, whole)
+    export_model(checkpoint, whole, PLAIN)
     export_model(whole, small, precision="fp16", force=True)
     graphs = [read_structures(read_model_file(path)[1]) for path in (whole, small)]
     assert graphs[0] == graphs[1] != b""
-    with cs.load_model(small, engine="onnxruntime") as model:
-        assert model.structures is not None
+    for precision in ("float16", "float32"):
+        with cs.load_model(small, engine="onnxruntime", precision=precision) as model:
+            assert model.structures.engine.precision == "float32"
+
+
+def test_structures_and_refinement_go_together(
+    checkpoint: Path, tmp_path: Path, ball_volume: cs.Volume
+) -> None:
+    export_model(checkpoint, tmp_path / "model.onnx")
+    clicks = [((20, 40, 50), True), ((20, 40, 53), False), ((20, 42, 50), True)]
+    with cs.load_model(tmp_path / "model.onnx", refine="fbrs-c") as model:
+        session = cs.Session(model, ball_volume)
+        for zyx, positive in clicks:
+            mask = session.click(zyx, positive)
+            assert all(mask[click.zyx] == click.positive for click in session.clicks)
+            fresh = cs.predict(model, ball_volume, session.clicks)
+            assert np.array_equal(mask, fresh.mask)
+        assert session.prediction.meant is not None
 
 
 def test_a_branch_is_never_left_untaught(

@@ -61,13 +61,13 @@ def test_a_scan_that_cannot_be_read_leaves_no_model_open(
     assert [model.spec.name for model in closed] == ["tiny"]
 
 
-def test_a_first_click_finds_its_kernels_loaded(scan: Path, tiny_onnx: Path) -> None:
+def test_a_first_click_finds_its_kernels_loaded(scan: Path) -> None:
     code = (
         "import clickseg_infer as cs\n"
-        f"volume, model = cs.open_scan({str(scan)!r}, {str(tiny_onnx)!r})\n"
-        "from clickseg_infer import boxes, click_maps, distances, interpolate\n"
+        f"volume, model = cs.open_scan({str(scan)!r})\n"
+        "from clickseg_infer import boxes, click_maps, distances, interpolate, structures\n"
         "kernels = (interpolate._read, interpolate._threshold, click_maps._relax, boxes._bounds,"
-        " distances._take_back)\n"
+        " distances._take_back, structures._inform)\n"
         "before = [list(kernel.signatures) for kernel in kernels]\n"
         "assert all(before)\n"
         "session = cs.Session(model, volume)\n"

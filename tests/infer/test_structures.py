@@ -1,5 +1,7 @@
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import strategies as st
 from stand_ins import bright, make_ball, make_spec
 
 import clickseg_infer as cs
+from clickseg_infer.engines.shared import SharedEngine
+from clickseg_infer.model import read_model_file, with_spec
 from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures, informed, meant
 
 CENTRE = (20, 40, 50)
@@ -133,9 +137,79 @@ def test_with_structures_an_incremental_answer_equals_a_recomputation(knowing: c
     assert np.array_equal(session.mask, latest)
 
 
-def test_several_threads_share_the_structures(knowing: cs.Model) -> None:
+def test_late_clicks_and_sweeps_do_not_ask(
+    knowing: cs.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, ...]] = []
+    chances = Structures.chances
+
+    def counted(structures: Structures, ct: np.ndarray) -> np.ndarray:
+        asked.append(ct.shape)
+        return chances(structures, ct)
+
+    monkeypatch.setattr(Structures, "chances", counted)
+    session, asks = cs.Session(knowing, make_ball(25.0)), []
+    for x in (50, 62, 54, 46, 58):
+        asked.clear()
+        session.click((20, 40, x), x != 62)
+        asks.append(len(asked) > 0)
+    assert asks == [True, True, True, False, False]
+    asked.clear()
+    cs.predict(knowing, session.volume, session.clicks, session.prediction, whole_volume=True)
+    assert not asked
+
+
+def test_an_answer_that_a_budget_cut_short_becomes_the_whole_one(knowing: cs.Model) -> None:
+    session = cs.Session(knowing, make_ball(25.0))
+    session.click(CENTRE, budget_ms=1e-6)
+    assert not session.final
+    session.refine()
+    assert session.final
+    fresh = cs.predict(knowing, session.volume, session.clicks)
+    assert np.array_equal(session.mask, fresh.mask)
+    assert np.array_equal(session.prediction.meant, fresh.meant)
+
+
+def test_a_mask_to_begin_with_means_nothing_until_a_click_adds(knowing: cs.Model) -> None:
+    volume = make_ball(25.0)
+    session = cs.Session(knowing, volume, volume.voxels > 0)
+    session.click((20, 40, 66), False)
+    assert session.prediction.meant is None
+    session.click((20, 40, 46))
+    assert session.prediction.meant is not None
+    again = cs.predict(knowing, volume, session.clicks, session.start)
+    assert np.array_equal(session.mask, again.mask)
+
+
+def test_patches_need_not_be_cubes(rng: np.random.Generator) -> None:
+    """Along each axis the chances rise, and so does what is made of level logits."""
+    for axis, shape in enumerate(((48, 16, 32), (16, 48, 32), (16, 32, 48))):
+        cells = [n // CELL for n in shape]
+        chance = np.linspace(0.01, 0.99, cells[axis], dtype=np.float32)
+        one = np.moveaxis(np.broadcast_to(chance, (*np.delete(cells, axis), len(chance))), -1, axis)
+        logits = np.zeros(shape, np.float32)
+        found = informed(logits, np.stack([1 - one, one]), np.array([0, 1], np.float32), 0.0)
+        assert found.shape == shape
+        assert (np.diff(found, axis=axis) >= 0).all()
+        assert found.min() < -4 < 4 < found.max()
+
+
+def test_structures_are_shared_by_threads(knowing: cs.Model) -> None:
     volume, click = make_ball(12.0), [cs.Click((20, 40, 46))]
-    with knowing.shared() as shared:
-        assert np.array_equal(
-            cs.predict(shared, volume, click).mask, cs.predict(knowing, volume, click).mask
-        )
+    expected = cs.predict(knowing, volume, click).mask
+    with knowing.shared() as shared, ThreadPoolExecutor(4) as pool:
+        assert isinstance(shared.structures.engine, SharedEngine)
+        for answer in pool.map(lambda _: cs.predict(shared, volume, click), range(4)):
+            assert np.array_equal(answer.mask, expected)
+
+
+def test_what_cannot_tell_structures_apart_closes_the_network(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, content = read_model_file(tiny_onnx)
+    (tmp_path / "bad.onnx").write_bytes(with_spec(content, spec, structures=b"no graph"))
+    closed: list[cs.Model] = []
+    monkeypatch.setattr(cs.Model, "close", lambda model: closed.append(model))
+    with pytest.raises(cs.EngineError):
+        cs.load_model(tmp_path / "bad.onnx")
+    assert len(closed) == 1

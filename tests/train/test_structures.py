@@ -38,10 +38,14 @@ def config(tiny_config: Path) -> TrainConfig:
     return replace(tiny, network=network, learns="structures")
 
 
-def test_a_label_is_of_the_class_with_its_longest_beginning() -> None:
-    classes = ("rib", "lung|lobe", "rib_left_1")
-    names = ("lung_upper_lobe_left", "lobe_3", "rib_right_2", "rib_left_12", "liver", "cribriform")
-    assert [class_of(name, classes) for name in names] == [2, 2, 1, 3, 0, 0]
+def test_a_label_is_of_the_class_whose_words_end_its_name() -> None:
+    classes = ("rib", "lung|lobe", "rib_left_1", "tumour|nodule")
+    names = {
+        **{"lung_upper_lobe_left": 2, "lobe_3": 2, "left lung": 2, "rib_right_2": 1},
+        **{"rib_left_1": 3, "rib_left_12": 1, "lung_nodule": 4, "rib tumour": 4},
+        **{"liver": 0, "cribriform": 0, "ribs": 0, "lobectomy": 0},
+    }
+    assert {name: class_of(name, classes) for name in names} == names
 
 
 def test_shares_are_those_of_the_voxels_of_a_cell(rng: np.random.Generator) -> None:
@@ -96,8 +100,11 @@ def test_a_lesson_on_the_branch_needs_one(config: TrainConfig) -> None:
         replace(config, network=replace(config.network, structures=()))
     with pytest.raises(cs.ConfigError, match="structure_windows"):
         replace(config, network=replace(config.network, structure_windows=5))
-    with pytest.raises(cs.ConfigError, match="at most 254"):
+    with pytest.raises(cs.ConfigError, match="all named"):
         replace(config, network=replace(config.network, lesions=tuple(map(str, range(253)))))
+    for repeated in (("",), ("a|b", "b")):
+        with pytest.raises(cs.ConfigError, match="all named"):
+            replace(config, network=replace(config.network, lesions=repeated))
 
 
 def test_contrast_varies_by_structure_and_not_by_its_number() -> None:
