@@ -9,8 +9,8 @@ from clickseg_train.networks import build_network
 
 
 def torch_network() -> nn.Module:
-    """In float32 and evaluation mode."""
-    config = read_config("light")
+    """In float32 and evaluation mode, with its structure branch."""
+    config = read_config("structures")
     network = build_network(config.network, len(config.model.spec().channels))
     network.load_state_dict(read_initial(DEFAULT_MODEL, config)[0])
     return network.eval()

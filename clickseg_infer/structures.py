@@ -32,7 +32,7 @@ IMAGE, CHANCES = "image", "chances"
 _LEAST = 1e-3  # chance of belonging to a structure, and of not: no more is believed
 _LIKELY = 0.02  # hypotheses of less weight are left out
 _SURE = 0.98  # no click is so sure to be right as to rule a hypothesis out for good
-_UNNAMED = 0.5  # how likely any later click is where none of the structures is meant
+_UNNAMED = 0.7  # how likely any later click is where none of the structures is meant
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,8 @@ def open_structures(graph: bytes, spec: ModelSpec, engine: str, precision: str) 
 def meant(before: Floats | None, chances: Floats, position: Index, positive: bool) -> Floats | None:
     """How likely each structure is the one that the clicks mean, after one more click.
 
+    A click tells by the mean over its cell and those that touch it: people click near borders.
+
     Args:
         before: (1 + structures,), as it was without this click; None where nothing is known, as
             before the first click. Not modified.
@@ -106,7 +108,8 @@ def meant(before: Floats | None, chances: Floats, position: Index, positive: boo
     z, y, x = (p // CELL for p in position)
     if not all(0 <= c < n for c, n in zip((z, y, x), chances.shape[1:], strict=True)):
         return before
-    here = chances[:, z, y, x]
+    near = tuple(slice(max(0, c - 1), c + 2) for c in (z, y, x))
+    here: Floats = chances[(slice(None), *near)].mean((1, 2, 3))
     if before is None or len(before) != len(here):  # the latter of another model's answer
         return here / here.sum() if positive else None
     likely = np.clip(here if positive else 1 - here, 1 - _SURE, _SURE)
@@ -127,7 +130,8 @@ def informed(logits: Floats, chances: Floats, weights: Floats, threshold_logit: 
             above it stay as they are.
 
     Returns:
-        (z, y, x) float32, newly made; the logits themselves if no structure is likely.
+        (z, y, x) float32, read-only like what the network gives, for which kernels are compiled;
+        the logits themselves if no structure is likely.
     """
     chosen = 1 + np.flatnonzero(weights[1:] > _LIKELY)
     if not len(chosen):
@@ -146,6 +150,7 @@ def informed(logits: Floats, chances: Floats, weights: Floats, threshold_logit: 
 
     with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(planes, edges[:-1], edges[1:]))
+    out.flags.writeable = False
     return out
 
 

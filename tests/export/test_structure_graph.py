@@ -84,9 +84,9 @@ def test_fewer_bits_leave_the_branch_as_it_is(checkpoint: Path, tmp_path: Path) 
     export_model(whole, small, precision="fp16", force=True)
     graphs = [read_structures(read_model_file(path)[1]) for path in (whole, small)]
     assert graphs[0] == graphs[1] != b""
-    for precision in ("float16", "float32"):
-        with cs.load_model(small, engine="onnxruntime", precision=precision) as model:
-            assert model.structures.engine.precision == "float32"
+    with cs.load_model(small, engine="onnxruntime", precision="float16") as model:
+        assert model.engine.precision == "float16"
+        assert model.structures.engine.precision == "float32"
 
 
 def test_structures_and_refinement_go_together(
@@ -113,7 +113,7 @@ def test_a_branch_is_never_left_untaught(
     without = replace(config, network=replace(config.network, structures=(), lesions=()))
     state, _ = read_initial(out, without)
     assert not any(name.startswith("structures.") for name in state)
-    with pytest.raises(cs.CheckpointError, match="tells no structures apart"):
+    with pytest.raises(cs.CheckpointError, match="tells other structures apart"):
         read_initial(tiny_onnx, config)
     state, _ = read_initial(tiny_onnx, replace(config, learns="structures"))
     assert any(name.startswith("structures.") for name in state)
