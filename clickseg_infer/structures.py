@@ -8,6 +8,7 @@ to that structure (docs/decisions/0011-the-structure-that-was-meant.md).
 """
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -117,6 +118,23 @@ def meant(before: Floats | None, chances: Floats, position: Index, positive: boo
     after: Floats = before * likely
     after /= after.sum()
     return after
+
+
+def likeliest(weights: Floats | None, names: Sequence[str]) -> tuple[str, float] | None:
+    """What the clicks mean, if one structure is likelier than all else together.
+
+    Args:
+        weights: (1 + structures,), as `meant` gives them. Not modified.
+        names: of the structures.
+
+    Returns:
+        Its name, and how likely it is.
+    """
+    if weights is None:
+        return None
+    number = int(np.argmax(weights))
+    chance = float(weights[number])
+    return (names[number - 1], chance) if number > 0 and chance > 0.5 else None
 
 
 def informed(logits: Floats, chances: Floats, weights: Floats, threshold_logit: float) -> Floats:

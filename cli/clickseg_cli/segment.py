@@ -55,6 +55,7 @@ def segment(
     from clickseg_infer.files import check_nifti_name, read_label, write_mask
     from clickseg_infer.start import open_scan
     from clickseg_infer.stopwatch import Stopwatch
+    from clickseg_infer.structures import likeliest
 
     check_nifti_name(out)
     inputs = (image, model, mask, *(clicks or ()))
@@ -107,6 +108,7 @@ def segment(
             "the network was not to be had",
             file=sys.stderr,
         )
+    known = likeliest(answer.meant, loaded.spec.structures)
     report = {
         "mask": {"voxels": answer.voxels, "ml": answer.voxels * volume.voxel_ml},
         "engine": {
@@ -114,6 +116,7 @@ def segment(
             "precision": loaded.engine.precision,
             "passed_over": dict(loaded.passed_over),
         },
+        "structure": {"name": known[0], "chance": known[1]} if known else None,
         "patches": answer.patches,
         "refinement": asdict(refined) if refined else None,
         "ms": {"total": watch.total_ms, **watch.ms, **answer.ms},
@@ -121,6 +124,8 @@ def segment(
     if as_json:
         print(json.dumps(report))
         return
+    if known:
+        print(f"looks like: {known[0]} ({known[1]:.2f})")
     positives = sum(click.positive for click in given)
     print(
         f"{out}: {answer.voxels} voxels, {answer.voxels * volume.voxel_ml:.1f} ml; "

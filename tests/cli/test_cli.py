@@ -43,8 +43,9 @@ def test_segment(run: Run, image: Path, tmp_path: Path, tiny_onnx: Path) -> None
     assert report["mask"]["ml"] == pytest.approx(voxels * 1.2 * 1.5 * 3 / 1000)
     assert report["engine"]["name"] == "openvino"
     assert report["patches"] >= 2
-    stages = {"open", "resample", "maps", "network", "stitch", "weigh", "components", "back"}
-    assert {*stages, "write", "total"} == set(report["ms"])
+    stages = {"open", "resample", "maps", "network", "structures", "stitch", "weigh", "components"}
+    assert {*stages, "back", "write", "total"} == set(report["ms"])
+    assert report["structure"] is None or 0.5 < report["structure"]["chance"] <= 1
     parts = sum(ms for stage, ms in report["ms"].items() if stage != "total")
     assert parts <= report["ms"]["total"] * 1.01
     assert written.shape == nib.load(image).shape
@@ -172,7 +173,7 @@ def test_bad_input_of_segment_gets_one_line_and_writes_nothing(
     holes[2, 2, 2], endless[2, 2, 2] = np.nan, np.inf
     click = ("--positive", "2,2,2")
     model = tiny_onnx.read_bytes()
-    newer = model.replace(b'"format_version": 3', b'"format_version": 7')
+    newer = model.replace(b'"format_version": 4', b'"format_version": 7')
     click_files = {
         "unknown.json": b'{"schema": "other/1", "clicks": []}',
         "broken.json": b'{"schema"',

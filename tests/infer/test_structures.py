@@ -12,7 +12,7 @@ from stand_ins import bright, make_ball, make_spec
 import clickseg_infer as cs
 from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.model import read_model_file, with_spec
-from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures, informed, meant
+from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures, informed, likeliest, meant
 
 CENTRE = (20, 40, 50)
 
@@ -31,6 +31,15 @@ def test_the_first_click_means_what_is_around_it() -> None:
         assert np.allclose(found, np.add([0.2, 0.7, 0.1], np.array([-0.2, -0.7, 0.9]) / cells))
     assert np.allclose(meant(None, chances, (15, 0, 0), positive=True), [0.2, 0.7, 0.1])
     assert meant(None, chances, (7, 8, 15), positive=False) is None
+
+
+def test_the_likeliest_structure_is_named_only_if_it_is_likelier_than_not() -> None:
+    names = ("liver", "spleen")
+    name, chance = likeliest(np.array([0.2, 0.2, 0.6], np.float32), names)
+    assert (name, chance) == ("spleen", pytest.approx(0.6))
+    assert likeliest(np.array([0.2, 0.4, 0.4], np.float32), names) is None
+    assert likeliest(np.array([0.6, 0.4, 0.0], np.float32), names) is None
+    assert likeliest(None, names) is None
 
 
 def test_later_clicks_tell_which_structure_was_meant() -> None:
