@@ -62,8 +62,8 @@ def test_the_ladder_and_the_cache_are_shown(
     (taken,) = [line for line in ladder if "(auto takes it)" in line]
     for line in ladder[: ladder.index(taken)]:
         assert "not installed" in line or "no NVIDIA GPU" in line or "no plan" in line
-    assert "1 compiled models" in run("info", "--cache")[1]
-    assert "1 files deleted" in run("info", "--clear-cache")[1]
+    assert "2 compiled models" in run("info", "--cache")[1]  # clicks, and structures
+    assert "2 files deleted" in run("info", "--clear-cache")[1]
     assert "0 compiled models" in run("info", "--cache")[1]
     assert list(tmp_path.iterdir()) == []
 
