@@ -20,6 +20,7 @@ from torch.nn import functional
 from clickseg_infer.boxes import slices_of
 from clickseg_infer.file_grid import Index
 from clickseg_infer.resample import NetworkGrid
+from clickseg_infer.structures import CELL
 from clickseg_train.augment import Augmentation
 from clickseg_train.cases import LabelledObject, LoadedCase
 from clickseg_train.objects import (
@@ -30,8 +31,6 @@ from clickseg_train.objects import (
     jittered_start,
 )
 
-STRIDE = 4
-"""Voxels along an axis of a cell, for which the branch gives one answer."""
 _ANYWHERE = 0.3  # chance of a patch around any voxel of the body, not around a structure
 _ENHANCED = 0.3  # chance that a structure takes up more or less contrast agent than it did
 _ENHANCEMENT_HU = 30.0
@@ -111,12 +110,12 @@ def varied(
 
 def cell_shares(classes: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
     """The share of each of `count` classes in each cell: (z, y, x) to (C, z/4, y/4, x/4)."""
-    cells = [n // STRIDE for n in classes.shape]
-    z, y, x = (np.arange(n) // STRIDE for n in classes.shape)
+    cells = [n // CELL for n in classes.shape]
+    z, y, x = (np.arange(n) // CELL for n in classes.shape)
     cell = (z[:, None, None] * cells[1] + y[:, None]) * cells[2] + x
     place = classes.astype(np.int64) * math.prod(cells) + cell
     voxels = np.bincount(place.ravel(), minlength=count * math.prod(cells))
-    return (voxels.reshape(count, *cells) / STRIDE**3).astype(np.float32)
+    return (voxels.reshape(count, *cells) / CELL**3).astype(np.float32)
 
 
 class StructureLoss(nn.Module):

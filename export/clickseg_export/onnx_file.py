@@ -51,7 +51,8 @@ def onnx_model(
         FileError: the checkpoint cannot be read.
         CheckpointError: not a checkpoint, or damaged.
         ModelError: a threshold or a patch size that makes no sense.
-        ParityError: the exported model differs from the network, or its heads' gradients do.
+        ParityError: the exported model differs from the network, its heads' gradients do, or what
+            it tells of structures.
         EngineError: no engine to check it with.
     """
     state = read_checkpoint(checkpoint)

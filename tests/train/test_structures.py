@@ -7,6 +7,7 @@ import torch
 from interrupted import assert_same_weights, train_and_stop
 
 import clickseg_infer as cs
+from clickseg_infer.structures import CELL
 from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import read_dataset
@@ -15,7 +16,6 @@ from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.reports import StepReport
 from clickseg_train.structure_drawing import StructureDraw
 from clickseg_train.structures import (
-    STRIDE,
     StructureLoss,
     StructurePatch,
     cell_shares,
@@ -175,7 +175,7 @@ def test_patches_hold_what_the_labels_name(
     assert all(named.tolist() == [False, True, True] for _, named in found)
     assert all(patch.classes.shape == patch.hu.shape == config.patch_size for patch, _ in found)
     assert {int(v) for patch, _ in found for v in np.unique(patch.classes)} == {0, 1, 2}
-    assert all(n % STRIDE == 0 for n in config.patch_size)
+    assert all(n % CELL == 0 for n in config.patch_size)
     other = replace(config, network=replace(config.network, structures=("heart", "lung")))
     with pytest.raises(cs.DatasetError, match=r"network\.structures"):
         StructureDraw([dataset], CaseCache(tmp_path / "cases", dataset.train), other)
