@@ -5,7 +5,7 @@ A look says what it found and where it looked; what becomes of it is for `predic
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cc3d
@@ -26,6 +26,8 @@ from clickseg_infer.boxes import (
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
+from clickseg_infer.meaning import meant, other_parts, rivals
+from clickseg_infer.mixing import informed
 from clickseg_infer.patch_run import Run, hints_for, position_in, run_patch, run_patch_once
 from clickseg_infer.patches import cover, focus, grow
 from clickseg_infer.prediction import Prediction, cut
@@ -35,7 +37,6 @@ from clickseg_infer.resample import (
     mask_to_network,
     network_grid,
 )
-from clickseg_infer.structures import informed, meant
 from clickseg_infer.volume import Spacing
 from clickseg_infer.weighing import weighed
 from clickseg_infer.workspace import Seen
@@ -85,6 +86,11 @@ def look(
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
     waiting = {focus(grid.of_volume(centre), grid.shape, spec.patch_size): 0}
     weights = known.meant
+    on, beside = (
+        [position_in(click, grid, (0, 0, 0)) for click in clicks if click.positive == kind]
+        for kind in (True, False)
+    )
+    rival: dict[int, list[Index]] = {}
     done: dict[Index, NDArray[np.float32]] = {}
     plain: dict[Index, NDArray[np.float32]] = {}
     while waiting and len(done) < MAX_PATCHES and not (done and run.out_of_time()):
@@ -95,7 +101,9 @@ def look(
         if seen.chances is not None and not done:
             at = position_in(clicks[-1], grid, start)
             weights = meant(weights, seen.chances, at, clicks[-1].positive)
-        done[start], plain[start] = _informed(run, seen, weights)
+            rival = rivals(seen.chances, start, beside)
+        others = other_parts(start, spec.patch_size, spacing_mm, on, rival)
+        done[start], plain[start] = _informed(run, seen, weights, others)
         if late:
             break
         inside = done[start] > spec.threshold_logit
@@ -150,17 +158,20 @@ def sweep_logits(
 
 
 def _informed(
-    run: Run, seen: Seen, weights: NDArray[np.float32] | None
+    run: Run,
+    seen: Seen,
+    weights: NDArray[np.float32] | None,
+    others: Mapping[int, NDArray[np.bool_]],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A patch's logits, and those before the network was tuned, by what is known of structures."""
     if seen.chances is None or weights is None:
         return seen.logits, seen.plain
     limit = run.model.spec.threshold_logit
     with run.watch.stage("structures"):
-        logits = informed(seen.logits, seen.chances, weights, limit)
+        logits = informed(seen.logits, seen.chances, weights, limit, others)
         if seen.plain is seen.logits:
             return logits, logits
-        return logits, informed(seen.plain, seen.chances, weights, limit)
+        return logits, informed(seen.plain, seen.chances, weights, limit, others)
 
 
 def _clicked_part(

@@ -42,8 +42,8 @@ class Prediction:
         swept: whether the whole volume was swept; no answer continues such a one.
         tuning: with which f-BRS had the network agree with its clicks last, if it had to.
         refinement: how the answer came to obey its clicks; None where nothing refines.
-        meant: (1 + structures,) float32, how likely each structure is what the clicks mean, first
-            none of them; None where that is not known. Made read-only.
+        meant: (1 + 2 * structures,) float32, how likely the clicks mean none of the structures,
+            each as a whole, or a part of each; None where that is not known. Made read-only.
     """
 
     clicks: Clicks

@@ -102,3 +102,9 @@ hu_windows = { ct = [-160, 240], ct_wide = [-1000, 600] }
 click_channels = ["positive", "negative", "previous", "geodesic_positive", "intensity_difference"]
 click_radius = 2
 """
+
+
+def chances_of(*named: float, cells: int = 4) -> np.ndarray:
+    """The same chances everywhere; what is left has no name."""
+    everywhere = np.array([1 - sum(named), *named], np.float32)
+    return np.tile(everywhere[:, None, None, None], (1, cells, cells, cells))

@@ -53,9 +53,9 @@ def segment(
     from clickseg_infer.clicks import check_clicks, parse_voxel, read_clicks
     from clickseg_infer.errors import ClickError
     from clickseg_infer.files import check_nifti_name, read_label, write_mask
+    from clickseg_infer.meaning import likeliest
     from clickseg_infer.start import open_scan
     from clickseg_infer.stopwatch import Stopwatch
-    from clickseg_infer.structures import likeliest
 
     check_nifti_name(out)
     inputs = (image, model, mask, *(clicks or ()))

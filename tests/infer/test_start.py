@@ -65,9 +65,9 @@ def test_a_first_click_finds_its_kernels_loaded(scan: Path) -> None:
     code = (
         "import clickseg_infer as cs\n"
         f"volume, model = cs.open_scan({str(scan)!r})\n"
-        "from clickseg_infer import boxes, click_maps, distances, interpolate, structures\n"
+        "from clickseg_infer import boxes, click_maps, distances, interpolate, mixing\n"
         "kernels = (interpolate._read, interpolate._threshold, click_maps._relax, boxes._bounds,"
-        " distances._take_back, structures._inform)\n"
+        " distances._take_back, mixing._inform)\n"
         "before = [list(kernel.signatures) for kernel in kernels]\n"
         "assert all(before)\n"
         "session = cs.Session(model, volume)\n"

@@ -1,0 +1,126 @@
+"""The answer of clicks and structures together.
+
+It is the mean over hypotheses; under one of a structure, the odds of a voxel are those of the
+clicking network times those of belonging to that structure.
+"""
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from clickseg_infer.machine import cores
+from clickseg_infer.structures import CELL
+
+Floats = NDArray[np.float32]
+
+_LEAST = 1e-3  # chance of belonging to a structure, and of not: no more is believed
+_LIKELY = 0.02  # hypotheses of less weight are left out
+
+
+def informed(
+    logits: Floats,
+    chances: Floats,
+    weights: Floats,
+    threshold_logit: float,
+    other_parts: Mapping[int, NDArray[np.bool_]] = MappingProxyType({}),
+) -> Floats:
+    """The logits of the mean over what may be meant.
+
+    Args:
+        logits: (z, y, x), what the network says by the clicks. Not modified.
+        chances: (1 + structures, z / CELL, y / CELL, x / CELL). Not modified.
+        weights: (1 + 2 * structures,), how likely each is meant. Not modified.
+        threshold_logit: above which a voxel belongs to the object. Logits that cannot come to lie
+            above it stay as they are.
+        other_parts: (z / CELL, y / CELL, x / CELL), where other parts than the one meant are, for
+            the numbers, from 0, of structures that are clicked beside the object too.
+
+    Returns:
+        (z, y, x) float32, read-only like what the network gives, for which kernels are compiled;
+        the logits themselves if no structure is likely.
+    """
+    likely, shifts = _hypotheses(chances, weights, other_parts)
+    if not len(likely):
+        return logits
+    rest = np.float32(max(0, 1 - likely.sum()))
+    hopeless = np.float32(threshold_logit + math.log(_LEAST))
+    out = np.empty_like(logits)
+    taps = [_taps(n) for n in logits.shape]
+    edges = np.linspace(0, len(logits), cores() + 1).astype(int)
+
+    def planes(first: int, last: int) -> None:
+        _inform(logits, shifts, likely, rest, hopeless, *taps, first, last, out)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(planes, edges[:-1], edges[1:]))
+    out.flags.writeable = False
+    return out
+
+
+def _hypotheses(
+    chances: Floats, weights: Floats, other_parts: Mapping[int, NDArray[np.bool_]]
+) -> tuple[Floats, Floats]:
+    """How likely each is that counts, and by how much it moves the logit of each cell."""
+    whole, part = weights[1:].reshape(2, -1)
+    likely, shifts = [], []
+    for number in np.flatnonzero(whole + part > _LIKELY).tolist():
+        there = chances[1 + number]
+        if number in other_parts:
+            likely += [whole[number], part[number]]
+            shifts += [_log_odds(there), _log_odds(np.where(other_parts[number], 0, there))]
+        else:
+            likely.append(whole[number] + part[number])
+            shifts.append(_log_odds(there))
+    return np.array(likely, np.float32), np.array(shifts, np.float32)
+
+
+def _log_odds(chances: Floats) -> Floats:
+    sure = np.clip(chances, _LEAST, 1 - _LEAST)
+    odds: Floats = np.log(sure / (1 - sure))
+    return odds
+
+
+def _taps(voxels: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """For each voxel along an axis the cells to interpolate between, and the second's weight."""
+    place = np.clip((np.arange(voxels) + 0.5) / CELL - 0.5, 0, voxels // CELL - 1)
+    first = place.astype(np.int64)
+    second = np.minimum(first + 1, voxels // CELL - 1)
+    return first, second, (place - first).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _inform(logits, shifts, likely, rest, hopeless, z, y, x, begin, end, out):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fill planes `begin` to `end` of `out`: the mean over hypotheses of shifted logits."""
+    one, most = np.float32(1), np.float32(60)  # beyond which a logit overflows
+    count, cells = len(likely), shifts.shape[3]
+    row = np.empty((count, cells), np.float32)
+    for k in range(begin, end):
+        z0, z1, c = z[0][k], z[1][k], z[2][k]
+        for j in range(logits.shape[1]):
+            y0, y1, b = y[0][j], y[1][j], y[2][j]
+            for n in range(count):
+                for i in range(cells):
+                    near = shifts[n, z0, y0, i] * (one - b) + shifts[n, z0, y1, i] * b
+                    far = shifts[n, z1, y0, i] * (one - b) + shifts[n, z1, y1, i] * b
+                    row[n, i] = near * (one - c) + far * c
+            for i in range(logits.shape[2]):
+                logit = logits[k, j, i]
+                if logit < hopeless:
+                    out[k, j, i] = logit
+                    continue
+                x0, x1, a = x[0][i], x[1][i], x[2][i]
+                against = np.exp(-min(max(logit, -most), most))
+                chance = one / (one + against)
+                inside, outside = rest * chance, rest * chance * against
+                for n in range(count):
+                    shifted = logit + row[n, x0] * (one - a) + row[n, x1] * a
+                    against = np.exp(-min(max(shifted, -most), most))
+                    chance = one / (one + against)
+                    inside += likely[n] * chance
+                    outside += likely[n] * chance * against
+                out[k, j, i] = np.log(inside / outside)
