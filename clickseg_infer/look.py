@@ -5,7 +5,7 @@ A look says what it found and where it looked; what becomes of it is for `predic
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cc3d
@@ -26,7 +26,7 @@ from clickseg_infer.boxes import (
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.meaning import meant, other_parts, rivals
+from clickseg_infer.meaning import Meaning, meant, other_parts
 from clickseg_infer.mixing import informed
 from clickseg_infer.patch_run import Run, hints_for, position_in, run_patch, run_patch_once
 from clickseg_infer.patches import cover, focus, grow
@@ -56,15 +56,14 @@ class Look:
 
     Nothing is found outside these boxes. `logits` (z, y, x) are those of what was found, on the
     look's own grid. `plain` is what the network found before it was tuned; the same where it was
-    not. `meant` (1 + structures,) says how likely each structure is what the clicks mean; None
-    where that is not known.
+    not. `meant` says what the clicks mean; None where that is not known.
     """
 
     found: Prediction
     boxes: list[Box]
     logits: NDArray[np.float32]
     plain: Prediction
-    meant: NDArray[np.float32] | None
+    meant: Meaning | None
 
 
 def look(
@@ -85,12 +84,7 @@ def look(
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
     waiting = {focus(grid.of_volume(centre), grid.shape, spec.patch_size): 0}
-    weights = known.meant
-    on, beside = (
-        [position_in(click, grid, (0, 0, 0)) for click in clicks if click.positive == kind]
-        for kind in (True, False)
-    )
-    rival: dict[int, list[Index]] = {}
+    meaning = known.meant
     done: dict[Index, NDArray[np.float32]] = {}
     plain: dict[Index, NDArray[np.float32]] = {}
     while waiting and len(done) < MAX_PATCHES and not (done and run.out_of_time()):
@@ -100,10 +94,8 @@ def look(
         seen = run_patch_once(run, grid, start, hints, structures=not late)
         if seen.chances is not None and not done:
             at = position_in(clicks[-1], grid, start)
-            weights = meant(weights, seen.chances, at, clicks[-1].positive)
-            rival = rivals(seen.chances, start, beside)
-        others = other_parts(start, spec.patch_size, spacing_mm, on, rival)
-        done[start], plain[start] = _informed(run, seen, weights, others)
+            meaning = meant(meaning, seen.chances, at, clicks[-1])
+        done[start], plain[start] = _informed(run, seen, grid, start, clicks, meaning)
         if late:
             break
         inside = done[start] > spec.threshold_logit
@@ -126,7 +118,7 @@ def look(
 
     answer, logits = found(done)
     tuned = any(plain[start] is not done[start] for start in done)
-    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer, weights)
+    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer, meaning)
 
 
 def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
@@ -160,18 +152,26 @@ def sweep_logits(
 def _informed(
     run: Run,
     seen: Seen,
-    weights: NDArray[np.float32] | None,
-    others: Mapping[int, NDArray[np.bool_]],
+    grid: NetworkGrid,
+    start: Index,
+    clicks: Clicks,
+    meaning: Meaning | None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """A patch's logits, and those before the network was tuned, by what is known of structures."""
-    if seen.chances is None or weights is None:
+    if seen.chances is None or meaning is None:
         return seen.logits, seen.plain
-    limit = run.model.spec.threshold_logit
+    z, y, x = (r * own for r, own in zip(grid.ratio, run.volume.spacing_mm, strict=True))
+    on = [position_in(click, grid, start) for click in clicks if click.positive]
+    beside: dict[int, list[Index]] = {}
+    for click, number in meaning.rivals:
+        beside.setdefault(number, []).append(position_in(click, grid, start))
     with run.watch.stage("structures"):
-        logits = informed(seen.logits, seen.chances, weights, limit, others)
+        others = other_parts(run.model.spec.patch_size, (z, y, x), on, beside)
+        limit = run.model.spec.threshold_logit
+        logits = informed(seen.logits, seen.chances, meaning, limit, others)
         if seen.plain is seen.logits:
             return logits, logits
-        return logits, informed(seen.plain, seen.chances, weights, limit, others)
+        return logits, informed(seen.plain, seen.chances, meaning, limit, others)
 
 
 def _clicked_part(

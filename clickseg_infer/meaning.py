@@ -2,14 +2,16 @@
 
 There is a hypothesis for every structure as a whole, one for a part of it, and one for "none of
 these". Each weighs as much as the clicks make it likely. What makes a part is a click beside the
-object in the same structure: the part ends halfway to it, as one lung does, or one vertebra.
+object in the same structure: the part ends halfway to it, as one lung does.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clickseg_infer.clicks import Click
 from clickseg_infer.file_grid import Index
 from clickseg_infer.structures import CELL
 from clickseg_infer.volume import Spacing
@@ -21,76 +23,82 @@ _UNNAMED = 0.7  # how likely any later click is where none of the structures is 
 _PART = 0.15  # how likely it is a part of a structure that is meant
 
 
-def meant(before: Floats | None, chances: Floats, position: Index, positive: bool) -> Floats | None:
-    """How likely each structure is the one that the clicks mean, after one more click.
+@dataclass(frozen=True, eq=False)
+class Meaning:
+    """How likely each hypothesis is; all add up to 1.
+
+    Attributes:
+        none: that none of the structures is meant.
+        whole: (structures,) float32, that one is. Made read-only.
+        part: (structures,) float32, that a part of one is. Made read-only.
+        rivals: clicks beside the object that lie in a structure, with its number from 0.
+    """
+
+    none: float
+    whole: Floats
+    part: Floats
+    rivals: tuple[tuple[Click, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.whole.flags.writeable = self.part.flags.writeable = False
+
+
+def meant(before: Meaning | None, chances: Floats, position: Index, click: Click) -> Meaning | None:
+    """What is meant after one more click.
 
     A click tells by the mean over its cell and those that touch it: people click near borders.
 
     Args:
-        before: (1 + 2 * structures,), as it was without this click; None where nothing is known, as
-            before the first click. Not modified.
-        chances: (1 + structures, z, y, x) of a patch. Not modified.
+        before: what was meant without it; None where nothing is known, as before the first click.
+        chances: (1 + structures, z, y, x) of a patch, the first for none. Not modified.
         position: the click's, (z, y, x) in voxels of the patch; may lie outside it, and then it
             tells nothing.
-        positive: whether the click is on the object.
+        click: the click.
 
     Returns:
-        (1 + 2 * structures,), adding up to 1: none of them, each as a whole, a part of each; None
-        where still nothing is known.
+        None where still nothing is known.
     """
-    here = _around(chances, position)
-    if here is None:
+    if before is not None and len(before.whole) != len(chances) - 1:
+        before = None  # of another model's answer
+    cell = [p // CELL for p in position]
+    if not all(0 <= c < n for c, n in zip(cell, chances.shape[1:], strict=True)):
         return before
-    named = here[1:]
-    if before is None or len(before) != 1 + 2 * len(named):  # the latter of another model's answer
-        if not positive:
-            return None
-        first: Floats = np.concatenate([here[:1], (1 - _PART) * named, _PART * named])
-        first /= first.sum()
-        return first
-    whole = np.clip(named if positive else 1 - named, 1 - _SURE, _SURE)
-    part = whole if positive else np.maximum(whole, np.float32(_UNNAMED))
-    after: Floats = before * np.concatenate([[np.float32(_UNNAMED)], whole, part])
-    after /= after.sum()
-    return after
+    around = tuple(slice(max(0, c - 1), c + 2) for c in cell)
+    here: Floats = chances[(slice(None), *around)].mean((1, 2, 3))
+    none, named = float(here[0]), here[1:]
+    if before is None:
+        whole, part = (1 - _PART) * named, _PART * named
+        return _normalised(none, whole, part, ()) if click.positive else None
+    likely = np.clip(named if click.positive else 1 - named, 1 - _SURE, _SURE)
+    rival = np.zeros(len(named), bool)
+    if not click.positive:
+        z, y, x = cell
+        rival = chances[1:, z, y, x] > 0.5
+    rivals = (*before.rivals, *((click, number) for number in np.flatnonzero(rival).tolist()))
+    none, whole = _UNNAMED * before.none, likely * before.whole
+    part = np.where(rival, np.float32(_UNNAMED), likely) * before.part
+    return _normalised(none, whole, part, rivals)
 
 
-def likeliest(weights: Floats | None, names: Sequence[str]) -> tuple[str, float] | None:
+def likeliest(meaning: Meaning | None, names: Sequence[str]) -> tuple[str, float] | None:
     """What the clicks mean, if one structure is likelier than all else together.
 
     Args:
-        weights: (1 + 2 * structures,), as `meant` gives them. Not modified.
+        meaning: what is meant.
         names: of the structures.
 
     Returns:
         Its name, and how likely it is, or a part of it.
     """
-    if weights is None:
+    if meaning is None or len(meaning.whole) != len(names):
         return None
-    each = weights[1:].reshape(2, -1).sum(0)
-    number = int(np.argmax(each))
-    chance = float(each[number])
+    either = meaning.whole + meaning.part
+    number = int(np.argmax(either))
+    chance = float(either[number])
     return (names[number], chance) if chance > 0.5 else None
 
 
-def rivals(chances: Floats, start: Index, beside: Sequence[Index]) -> dict[int, list[Index]]:
-    """Clicks beside the object by the number, from 0, of the structure that they surely lie in.
-
-    Args:
-        chances: (1 + structures, z, y, x) of a patch. Not modified.
-        start: the patch's first voxel (z, y, x) on the network's grid.
-        beside: clicks beside the object, in voxels of that grid.
-    """
-    found: dict[int, list[Index]] = {}
-    for click in beside:
-        here = _around(chances, _minus(click, start))
-        for number in () if here is None else np.flatnonzero(here[1:] > 0.5).tolist():
-            found.setdefault(number, []).append(click)
-    return found
-
-
 def other_parts(
-    start: Index,
     size: Index,
     spacing_mm: Spacing,
     on: Sequence[Index],
@@ -99,45 +107,34 @@ def other_parts(
     """Where other parts than the one meant are: nearer to a click beside it than to any on it.
 
     Args:
-        start: a patch's first voxel (z, y, x) on the network's grid.
-        size: of the patch (z, y, x), in voxels.
-        spacing_mm: of the grid (z, y, x).
-        on: clicks on the object, in voxels of the grid.
-        beside: the `rivals` of structures.
+        size: of a patch (z, y, x), in voxels.
+        spacing_mm: of its voxels (z, y, x).
+        on: clicks on the object, (z, y, x) in voxels of the patch; may lie outside of it.
+        beside: clicks beside it, by the number of the structure that they lie in; likewise.
 
     Returns:
-        (z / CELL, y / CELL, x / CELL) for each structure that has some.
+        (z / CELL, y / CELL, x / CELL) for each of these structures.
     """
     if not on or not beside:
         return {}
-    own = _nearest(start, size, spacing_mm, on)
-    return {n: _nearest(start, size, spacing_mm, there) < own for n, there in beside.items()}
+    own = _nearest(size, spacing_mm, on)
+    return {number: _nearest(size, spacing_mm, there) < own for number, there in beside.items()}
 
 
-def _around(chances: Floats, position: Index) -> Floats | None:
-    """The mean chances of the cells around a place of a patch; None outside of it."""
-    cell = [p // CELL for p in position]
-    if not all(0 <= c < n for c, n in zip(cell, chances.shape[1:], strict=True)):
-        return None
-    near = tuple(slice(max(0, c - 1), c + 2) for c in cell)
-    mean: Floats = chances[(slice(None), *near)].mean((1, 2, 3))
-    return mean
+def _normalised(
+    none: float, whole: Floats, part: Floats, rivals: tuple[tuple[Click, int], ...]
+) -> Meaning:
+    total = np.float32(none) + whole.sum() + part.sum()
+    return Meaning(float(none / total), whole / total, part / total, rivals)
 
 
-def _nearest(
-    start: Index, size: Index, spacing_mm: Spacing, places: Sequence[Index]
-) -> NDArray[np.float64]:
+def _nearest(size: Index, spacing_mm: Spacing, places: Sequence[Index]) -> NDArray[np.float64]:
     """The squared distance in mm of the middle of each cell from the nearest of some places."""
     nearest = np.full([n // CELL for n in size], np.inf)
     for place in places:
         z, y, x = (
             ((np.arange(n // CELL) * CELL + (CELL - 1) / 2 - p) * own) ** 2
-            for n, own, p in zip(size, spacing_mm, _minus(place, start), strict=True)
+            for n, own, p in zip(size, spacing_mm, place, strict=True)
         )
         np.minimum(nearest, z[:, None, None] + y[:, None] + x, out=nearest)
     return nearest
-
-
-def _minus(a: Index, b: Index) -> Index:
-    z, y, x = (p - q for p, q in zip(a, b, strict=True))
-    return z, y, x

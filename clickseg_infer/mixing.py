@@ -14,6 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from clickseg_infer.machine import cores
+from clickseg_infer.meaning import Meaning
 from clickseg_infer.structures import CELL
 
 Floats = NDArray[np.float32]
@@ -25,7 +26,7 @@ _LIKELY = 0.02  # hypotheses of less weight are left out
 def informed(
     logits: Floats,
     chances: Floats,
-    weights: Floats,
+    meaning: Meaning,
     threshold_logit: float,
     other_parts: Mapping[int, NDArray[np.bool_]] = MappingProxyType({}),
 ) -> Floats:
@@ -34,17 +35,17 @@ def informed(
     Args:
         logits: (z, y, x), what the network says by the clicks. Not modified.
         chances: (1 + structures, z / CELL, y / CELL, x / CELL). Not modified.
-        weights: (1 + 2 * structures,), how likely each is meant. Not modified.
+        meaning: how likely each structure is meant, or a part of it.
         threshold_logit: above which a voxel belongs to the object. Logits that cannot come to lie
             above it stay as they are.
-        other_parts: (z / CELL, y / CELL, x / CELL), where other parts than the one meant are, for
-            the numbers, from 0, of structures that are clicked beside the object too.
+        other_parts: (z / CELL, y / CELL, x / CELL) by the number of a structure, where other parts
+            of it are than the one meant; where there are none, a part is as the whole.
 
     Returns:
         (z, y, x) float32, read-only like what the network gives, for which kernels are compiled;
         the logits themselves if no structure is likely.
     """
-    likely, shifts = _hypotheses(chances, weights, other_parts)
+    likely, shifts = _hypotheses(chances, meaning, other_parts)
     if not len(likely):
         return logits
     rest = np.float32(max(0, 1 - likely.sum()))
@@ -63,20 +64,19 @@ def informed(
 
 
 def _hypotheses(
-    chances: Floats, weights: Floats, other_parts: Mapping[int, NDArray[np.bool_]]
+    chances: Floats, meaning: Meaning, other_parts: Mapping[int, NDArray[np.bool_]]
 ) -> tuple[Floats, Floats]:
     """How likely each is that counts, and by how much it moves the logit of each cell."""
-    whole, part = weights[1:].reshape(2, -1)
-    likely, shifts = [], []
-    for number in np.flatnonzero(whole + part > _LIKELY).tolist():
+    found: list[tuple[np.float32, Floats]] = []
+    for number, (whole, part) in enumerate(zip(meaning.whole, meaning.part, strict=True)):
         there = chances[1 + number]
         if number in other_parts:
-            likely += [whole[number], part[number]]
-            shifts += [_log_odds(there), _log_odds(np.where(other_parts[number], 0, there))]
+            found += [(whole, there), (part, np.where(other_parts[number], 0, there))]
         else:
-            likely.append(whole[number] + part[number])
-            shifts.append(_log_odds(there))
-    return np.array(likely, np.float32), np.array(shifts, np.float32)
+            found.append((whole + part, there))
+    counting = [(weight, _log_odds(there)) for weight, there in found if weight > _LIKELY]
+    weights, shifts = zip(*counting, strict=True) if counting else ((), ())
+    return np.array(weights, np.float32), np.array(shifts, np.float32)
 
 
 def _log_odds(chances: Floats) -> Floats:

@@ -20,6 +20,7 @@ from clickseg_infer.boxes import (
 )
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.file_grid import Index
+from clickseg_infer.meaning import Meaning
 from clickseg_infer.refinement.tuning import Refinement, Tuning
 
 
@@ -42,8 +43,7 @@ class Prediction:
         swept: whether the whole volume was swept; no answer continues such a one.
         tuning: with which f-BRS had the network agree with its clicks last, if it had to.
         refinement: how the answer came to obey its clicks; None where nothing refines.
-        meant: (1 + 2 * structures,) float32, how likely the clicks mean none of the structures,
-            each as a whole, or a part of each; None where that is not known. Made read-only.
+        meant: which structure of the body the clicks mean; None where that is not known.
     """
 
     clicks: Clicks
@@ -56,12 +56,10 @@ class Prediction:
     swept: bool = False
     tuning: Tuning | None = None
     refinement: Refinement | None = None
-    meant: NDArray[np.float32] | None = None
+    meant: Meaning | None = None
 
     def __post_init__(self) -> None:
         self.crop.flags.writeable = False
-        if self.meant is not None:
-            self.meant.flags.writeable = False
 
     @property
     def mask(self) -> NDArray[np.uint8]:

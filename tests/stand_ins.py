@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import clickseg_infer as cs
+from clickseg_infer.meaning import Meaning
 
 ORIENTATIONS = [
     np.stack([axes, flips], axis=1)
@@ -108,3 +109,7 @@ def chances_of(*named: float, cells: int = 4) -> np.ndarray:
     """The same chances everywhere; what is left has no name."""
     everywhere = np.array([1 - sum(named), *named], np.float32)
     return np.tile(everywhere[:, None, None, None], (1, cells, cells, cells))
+
+
+def meaning_of(none: float, whole: list[float], part: list[float]) -> Meaning:
+    return Meaning(none, np.array(whole, np.float32), np.array(part, np.float32))

@@ -1,7 +1,7 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import chances_of
+from stand_ins import chances_of, meaning_of
 
 from clickseg_infer.mixing import informed
 from clickseg_infer.structures import CELL
@@ -11,8 +11,8 @@ def test_the_answer_is_the_mean_over_what_may_be_meant(rng: np.random.Generator)
     """Beside a plain calculation in float64."""
     logits = rng.normal(0, 3, (16, 16, 16)).astype(np.float32)
     chances = rng.dirichlet([1.0] * 4, (4, 4, 4)).transpose(3, 0, 1, 2).astype(np.float32)
-    weights = np.array([0.3, 0.4, 0.15, 0.01, 0.1, 0.04, 0], np.float32)
-    found = informed(logits, chances, weights, 0.0)
+    meaning = meaning_of(0.3, [0.4, 0.15, 0.01], [0.1, 0.04, 0])
+    found = informed(logits, chances, meaning, 0.0)
 
     def along(values: np.ndarray, axis: int) -> np.ndarray:
         place = np.clip((np.arange(16) + 0.5) / CELL - 0.5, 0, 3)
@@ -32,8 +32,8 @@ def test_the_answer_is_the_mean_over_what_may_be_meant(rng: np.random.Generator)
 
 def test_without_a_likely_structure_the_logits_are_those_of_the_clicks() -> None:
     logits = np.zeros((16, 16, 16), np.float32)
-    weights = np.array([0.99, 0.005, 0.005], np.float32)
-    assert informed(logits, chances_of(1.0), weights, 0.0) is logits
+    meaning = meaning_of(0.99, [0.005], [0.005])
+    assert informed(logits, chances_of(1.0), meaning, 0.0) is logits
 
 
 @settings(max_examples=30)
@@ -42,8 +42,8 @@ def test_any_logit_stays_finite_and_goes_where_the_structure_says(
     logit: float, chance: float, weight: float
 ) -> None:
     logits = np.full((16, 16, 16), logit, np.float32)
-    weights = np.array([1 - weight, weight / 2, weight / 2], np.float32)
-    found = informed(logits, chances_of(chance), weights, 0.0)
+    meaning = meaning_of(1 - weight, [weight / 2], [weight / 2])
+    found = informed(logits, chances_of(chance), meaning, 0.0)
     assert np.isfinite(found).all()
     moved = found[8, 8, 8] - np.clip(logit, -60, 60)
     if weight > 0.02 and -6 < logit < 6:
@@ -57,7 +57,7 @@ def test_patches_need_not_be_cubes(rng: np.random.Generator) -> None:
         chance = np.linspace(0.01, 0.99, cells[axis], dtype=np.float32)
         one = np.moveaxis(np.broadcast_to(chance, (*np.delete(cells, axis), len(chance))), -1, axis)
         logits = np.zeros(shape, np.float32)
-        found = informed(logits, np.stack([1 - one, one]), np.array([0, 1, 0], np.float32), 0.0)
+        found = informed(logits, np.stack([1 - one, one]), meaning_of(0, [1], [0]), 0.0)
         assert found.shape == shape
         assert (np.diff(found, axis=axis) >= 0).all()
         assert found.min() < -4 < 4 < found.max()
@@ -68,12 +68,12 @@ def test_of_a_structure_clicked_beside_the_object_only_a_part_is_meant() -> None
     logits = np.zeros((16, 16, 16), np.float32)
     there = np.zeros((4, 4, 4), bool)
     there[..., 2:] = True
-    weights = np.array([0.1, 0.1, 0.8], np.float32)
+    meaning = meaning_of(0.1, [0.1], [0.8])
     whole, part = (
-        informed(logits, chances_of(0.9), weights, 0.0, others) for others in ({}, {0: there})
+        informed(logits, chances_of(0.9), meaning, 0.0, others) for others in ({}, {0: there})
     )
     assert (whole > 1).all()
     assert (part[..., :6] > 1).all()
     assert (part[..., 10:] < -1).all()
-    unlikely = informed(logits, chances_of(0.2), weights, 0.0, {0: there})
+    unlikely = informed(logits, chances_of(0.2), meaning, 0.0, {0: there})
     assert (unlikely < 0).all()  # no less outside of the structure

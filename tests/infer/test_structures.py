@@ -9,6 +9,7 @@ from stand_ins import bright, make_ball, make_spec
 
 import clickseg_infer as cs
 from clickseg_infer.engines.shared import SharedEngine
+from clickseg_infer.meaning import Meaning, other_parts
 from clickseg_infer.model import read_model_file, with_spec
 from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures
 
@@ -48,24 +49,86 @@ def test_a_structure_decides_where_the_clicks_do_not(knowing: cs.Model) -> None:
     whole, half = (cs.predict(model, volume, click) for model in (plain, knowing))
     assert whole.meant is None
     assert "structures" not in whole.ms
-    assert half.meant[1] + half.meant[3] > 0.8
+    assert half.meant.whole[0] + half.meant.part[0] > 0.8
     assert half.ms["structures"] > 0
     assert 0.3 < half.voxels / whole.voxels < 0.8
     assert not half.mask[:, :, 60:].any()
 
 
-def test_a_click_in_the_other_lung_leaves_one(knowing: cs.Model) -> None:
+def same(one: Meaning, other: Meaning) -> bool:
+    shares = [[[m.none], m.whole, m.part] for m in (one, other)]
+    return all(map(np.array_equal, *shares)) and one.rivals == other.rivals
+
+
+@pytest.fixture
+def one_structure(knowing: cs.Model) -> cs.Model:
+    engine = cs.FunctionEngine(bright, graph=everything)
+    return replace(knowing, structures=Structures(engine))
+
+
+def make_bar(length: int) -> cs.Volume:
+    """A bar along x, longer than it is wide, of voxels that are no cubes."""
+    voxels = np.full((40, 80, length), -100, np.int16)
+    voxels[6:34, 15:65, 10 : length - 10] = 100
+    return cs.Volume(voxels, np.diag([1.2, 1.5, 3.0, 1.0]))
+
+
+def test_a_click_in_the_other_lung_leaves_one(one_structure: cs.Model) -> None:
     """Of one long structure; the click network alone takes away little."""
-    voxels = np.full((40, 80, 100), -100, np.int16)
-    voxels[6:34, 15:65, 10:90] = 100
-    volume = replace(make_ball(1.0), voxels=voxels)
-    model = replace(knowing, structures=Structures(cs.FunctionEngine(bright, graph=everything)))
+    volume = make_bar(100)
     clicks = [cs.Click((20, 40, 30)), cs.Click((20, 40, 70), False)]
-    for asked, least, most in ((replace(model, structures=None), 0.5, 1), (model, 0, 0.2)):
-        mask = cs.predict(asked, volume, clicks).mask > 0
-        left, right = (mask[half].sum() / (voxels[half] > 0).sum() for half in HALVES)
+    plain = replace(one_structure, structures=None)
+    for model, least, most in ((plain, 0.5, 1), (one_structure, 0, 0.2)):
+        mask = cs.predict(model, volume, clicks).mask > 0
+        left, right = (mask[half].sum() / (volume.voxels[half] > 0).sum() for half in HALVES)
         assert left > 0.85
         assert least <= right <= most
+
+
+def test_parts_are_told_apart_by_all_clicks_in_mm(
+    one_structure: cs.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their distances in voxels of each patch, in mm, are those in the volume."""
+    volume = make_bar(300)
+    on = [(20, 40, 40), (22, 45, 60)]
+    beside = (16, 30, 110)
+    seen = []
+
+    def noted(size: object, spacing: object, ours: list, theirs: dict) -> dict:
+        seen.append((spacing, ours, theirs))
+        return other_parts(size, spacing, ours, theirs)
+
+    monkeypatch.setattr("clickseg_infer.look.other_parts", noted)
+    clicks = [*(cs.Click(zyx) for zyx in on), cs.Click(beside, False)]
+    cs.predict(one_structure, volume, clicks)
+    with_rival = [(spacing, ours, theirs[0][0]) for spacing, ours, theirs in seen if theirs]
+    assert len(with_rival) > 1
+    for spacing, ours, theirs in with_rival:
+        assert len(ours) == len(on)
+        for ours_zyx, zyx in zip(ours, on, strict=True):
+            away = np.subtract(zyx, beside) * volume.spacing_mm
+            assert np.allclose(np.subtract(ours_zyx, theirs) * spacing, away, atol=max(spacing))
+
+
+@pytest.mark.parametrize("budget_ms", [None, 1e-6])
+def test_what_a_click_took_away_of_a_structure_later_clicks_leave_away(
+    one_structure: cs.Model, budget_ms: float | None
+) -> None:
+    """Over several patches, the click beside the object in none of those that look later."""
+    volume = make_bar(300)
+    session = cs.Session(one_structure, volume)
+    voxels = []
+    for zyx, positive in (((20, 40, 40), True), ((20, 40, 110), False), ((12, 20, 20), True)):
+        session.click(zyx, positive, budget_ms=budget_ms)
+        if not session.final:
+            session.refine()
+        fresh = cs.predict(one_structure, volume, session.clicks)
+        assert np.array_equal(session.mask, fresh.mask)
+        assert same(session.prediction.meant, fresh.meant)
+        voxels.append(fresh.voxels)
+    assert voxels[1] < 0.8 * voxels[0]
+    assert voxels[2] < 1.1 * voxels[1]
+    assert not session.mask[:, :, 90:155].any()
 
 
 def test_with_structures_an_incremental_answer_equals_a_recomputation(knowing: cs.Model) -> None:
@@ -76,9 +139,9 @@ def test_with_structures_an_incremental_answer_equals_a_recomputation(knowing: c
         session.click(zyx, positive)
         fresh = cs.predict(knowing, volume, session.clicks)
         assert np.array_equal(session.mask, fresh.mask)
-        assert np.array_equal(session.prediction.meant, fresh.meant)
+        assert same(session.prediction.meant, fresh.meant)
     with pytest.raises(ValueError, match="read-only"):
-        session.prediction.meant[0] = 1
+        session.prediction.meant.whole[0] = 1
     latest = session.mask
     session.undo()
     session.redo()
@@ -115,7 +178,7 @@ def test_an_answer_that_a_budget_cut_short_becomes_the_whole_one(knowing: cs.Mod
     assert session.final
     fresh = cs.predict(knowing, session.volume, session.clicks)
     assert np.array_equal(session.mask, fresh.mask)
-    assert np.array_equal(session.prediction.meant, fresh.meant)
+    assert same(session.prediction.meant, fresh.meant)
 
 
 def test_a_mask_to_begin_with_means_nothing_until_a_click_adds(knowing: cs.Model) -> None:
