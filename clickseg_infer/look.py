@@ -78,8 +78,8 @@ def look(
 ) -> Look:
     """Run the patch around `centre`, and neighbours while the object touches a patch's face.
 
-    The neighbour that more of the object touches is run first. A `late` look runs one patch, and
-    asks for no structures. What lies outside the box `wanted` need not be found.
+    The neighbour that more of the object touches is run first. A `late` look runs one patch. What
+    lies outside the box `wanted` need not be found.
     """
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
@@ -91,7 +91,7 @@ def look(
         start = max(waiting, key=lambda place: waiting[place])
         del waiting[start]
         hints = hints_for(run, grid, start, clicks, known, done)
-        seen = run_patch_once(run, grid, start, hints, structures=not late)
+        seen = run_patch_once(run, grid, start, hints)
         if seen.chances is not None and not done:
             at = position_in(clicks[-1], grid, start)
             meaning = meant(meaning, seen.chances, at, clicks[-1])

@@ -170,21 +170,19 @@ def run_patch(
     return Seen(better, logits, chances, tuned.tuning, tuned.evaluations, cut_short)
 
 
-def run_patch_once(
-    run: Run, grid: NetworkGrid, start: Index, hints: Hints, *, structures: bool = False
-) -> Seen:
-    """As `run_patch`, but a patch whose input is as it was lately is not run again.
+def run_patch_once(run: Run, grid: NetworkGrid, start: Index, hints: Hints) -> Seen:
+    """As `run_patch`, with structures, but a patch whose input is as lately is not run again.
 
     Unless a deadline cut it short: then it is run in full, whatever the time.
     """
     with run.watch.stage("resample"):
         mask = hashlib.blake2b(np.packbits(hints.before > 0).tobytes(), digest_size=16).digest()
     given = (hints.on, hints.beside, mask, hints.targets)
-    key = (grid.ratio, start, *given, run.begin_with, structures)
+    key = (grid.ratio, start, *given, run.begin_with)
     seen = run.workspace.recall(key)
     if seen is None or seen.cut_short:
         in_full = seen is not None
-        seen = run_patch(run, grid, start, hints, structures=structures, in_full=in_full)
+        seen = run_patch(run, grid, start, hints, structures=True, in_full=in_full)
         run.workspace.keep(key, seen)
     if seen.tuning is not None:
         run.tuned.append((seen.tuning, seen.evaluations))

@@ -58,7 +58,12 @@ class NetworkConfig:
     @property
     def labels(self) -> tuple[str, ...]:
         """The structures' names, each the first that it has."""
-        return tuple(names.split("|")[0] for names in self.structures)
+        return self.class_labels[: len(self.structures)]
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """Likewise, of all that the branch tells apart."""
+        return tuple(names.split("|")[0] for names in self.classes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The way back: weights of an exported model, to begin another training with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -27,8 +28,9 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
     An exported model has its normalisation folded into the convolutions. The layers are put back
     so that they change nothing until `clickseg_train.unfolding` has measured what they normalise.
     Layers that the model does not have keep their first, random weights, and so does the head
-    where it is another one, or the last layer of a structure branch where it tells other ones
-    apart. A branch that the configuration has none of is left out.
+    where it is another one. Where a structure branch tells other classes apart, those that it knows
+    by name keep theirs; an exported model names no lesions, and as many as the configuration has
+    are taken for the same. A branch that the configuration has none of is left out.
 
     Raises:
         FileError, ModelError, CheckpointError: the file cannot be read, is of another network, or
@@ -42,18 +44,19 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
         beside = _weights(graph) if graph else {}
         weights |= {_BRANCH + name: value for name, value in beside.items()}
         known = spec.structures
+        rows = len(weights.get(f"{_CLASSES}bias", ())) - 1 - len(known)
+        lesions = config.network.class_labels[len(config.network.labels) :]
+        known += lesions if rows == len(lesions) else ("",) * rows
     else:
         checkpoint = read_checkpoint(path)
         spec = checkpoint.config.model.spec(checkpoint.trained_on)
         weights = checkpoint.average
-        known = checkpoint.config.network.labels
+        known = checkpoint.config.network.class_labels
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found = _unfolded(network, weights) if path.suffix == ".onnx" else weights
     same_head = all(_fits(state, n, v) for n, v in found.items() if n.startswith(_HEAD))
-    same_classes = known == config.network.labels and all(
-        _fits(state, n, v) for n, v in found.items() if n.startswith(_CLASSES)
-    )
-    if network.structures is not None and config.learns == "clicks" and not same_classes:
+    wanted = config.network.class_labels
+    if network.structures is not None and config.learns == "clicks" and known != wanted:
         raise CheckpointError(
             f"{path}: tells other structures apart than network.structures and lesions, or none; "
             "leave them out, or teach them first"
@@ -63,8 +66,8 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
             continue
         if name.startswith(_BRANCH) and network.structures is None:
             continue
-        if name.startswith(_CLASSES) and not same_classes:
-            continue
+        if name.startswith(_CLASSES):
+            value = _by_name(state[name], value, known, wanted)
         if not _fits(state, name, value):
             raise CheckpointError(
                 f"{path}: {name} {tuple(value.shape)} does not fit the configuration's network"
@@ -75,6 +78,21 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
 
 def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:
     return name in state and state[name].shape == value.shape
+
+
+def _by_name(first: Tensor, found: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The last layer's weights of what is wanted: those found under its name, else the first ones.
+
+    Row 0 is of everything without a name. Weights of another network are given back as they are.
+    """
+    if first.shape[1:] != found.shape[1:] or len(found) != 1 + len(known):
+        return found
+    rows = first.clone()
+    rows[0] = found[0]
+    for row, name in enumerate(wanted, start=1):
+        if name in known:
+            rows[row] = found[1 + known.index(name)]
+    return rows
 
 
 def _weights(content: bytes) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from clickseg_export.parity import example_batch
 
 import clickseg_infer as cs
 from clickseg_infer.model import read_model_file, read_structures
-from clickseg_train.checkpoint import Checkpoint, write_checkpoint
+from clickseg_train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.networks import build_network
 
@@ -117,3 +117,30 @@ def test_a_branch_is_never_left_untaught(
         read_initial(tiny_onnx, config)
     state, _ = read_initial(tiny_onnx, replace(config, learns="structures"))
     assert any(name.startswith("structures.") for name in state)
+
+
+def test_structures_that_are_known_by_name_keep_what_they_learnt(
+    checkpoint: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "model.onnx"
+    export_model(checkpoint, out, PLAIN)
+    network = replace(
+        config.network, structures=("heart", "spleen", "liver|hepar"), lesions=("cyst", "tumour")
+    )
+    wanted = replace(config, network=network, learns="structures")
+    before = read_checkpoint(checkpoint).average["structures.classes.weight"]
+    for path, kept in ((checkpoint, {0: 0, 2: 2, 3: 1, 5: 3}), (out, {0: 0, 2: 2, 3: 1})):
+        after = read_initial(path, wanted)[0]["structures.classes.weight"]
+        assert after.shape == (6, *before.shape[1:])
+        same = {
+            (new, old)
+            for new, one in enumerate(after)
+            for old, other in enumerate(before)
+            if torch.allclose(one, other, atol=1e-6)
+        }
+        assert same == set(kept.items())
+    one_lesion = replace(wanted, network=replace(network, lesions=("cyst",)))
+    after = read_initial(out, one_lesion)[0]["structures.classes.weight"]
+    assert torch.allclose(after[4], before[3])  # an exported model does not name its own
+    with pytest.raises(cs.CheckpointError, match="tells other structures apart"):
+        read_initial(checkpoint, replace(wanted, learns="clicks"))
