@@ -1,20 +1,41 @@
 """What a click may change, by place: far from the mask's border only what is sure."""
 
+from dataclasses import dataclass
+
 import edt
 import numpy as np
 from numpy.typing import NDArray
 
 from clickseg_infer.boxes import bounds_of, box_at, hull, overlap, slices_of, union
 from clickseg_infer.clicks import Click
+from clickseg_infer.distances import squared_mm_in
 from clickseg_infer.file_grid import Index
 from clickseg_infer.patch_run import position_in
 from clickseg_infer.prediction import Prediction
 from clickseg_infer.resample import NetworkGrid, mask_to_network
 from clickseg_infer.volume import Spacing
 
-_SLOPE = 1.5  # logits for each time the click's own distance
 _EASY = 0.75  # of the click's own distance: nearer than that, adding is easier
 _NEAREST = 2.0  # network voxels of the finest axis: a click nearer than that counts as so far
+_AROUND = 2.0  # times the click's own distance: nothing within that is far from the click
+_FARTHEST = 6.0  # times it: beyond `_AROUND`, no more than so much counts
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """By how many logits a voxel is held back for each time the click's own distance.
+
+    Attributes:
+        beyond: that it lies deeper in what changes than the click does.
+        away: that it lies farther from the click than `_AROUND`.
+    """
+
+    beyond: float
+    away: float
+
+
+_ADDING = _Rule(beyond=1.5, away=0.2)
+_REMOVING, _REMOVING_LATE = _Rule(beyond=1.5, away=0.0), _Rule(beyond=6.0, away=0.5)
 
 
 def weighed(
@@ -25,14 +46,18 @@ def weighed(
     click: Click,
     known: Prediction,
     threshold_logit: float,
+    *,
+    late: bool,
 ) -> NDArray[np.float32]:
     """What the network says after a click, weighed by how far from the mask's border it says so.
 
     People click an error near its middle, so it ends about twice as far from the mask as the
     click lies. With distances from the mask in units of the click's own (two voxels at least),
     a logit falls by 1.5 for each unit beyond 1, and rises by 1.5 for each unit below 0.75; the
-    clicked voxel's own does not fall. After a negative click logits in the mask rise by 1.5 for
-    each unit beyond 1, with distances from what is outside of it.
+    clicked voxel's own does not fall. It also falls by 0.2 for each of six units from the click
+    beyond 2. After a negative click logits in the mask rise by 1.5 for each unit beyond 1, with
+    distances from what is outside of it; after a late one by 6, and by 0.5 for each of six units
+    from the click beyond 2.
 
     Args:
         logits: (z, y, x) float32 on the network's grid. Not modified.
@@ -42,6 +67,7 @@ def weighed(
         click: the latest one.
         known: the answer without it.
         threshold_logit: above which a voxel belongs to the object.
+        late: whether the click is one of those that correct what is nearly right.
 
     Returns:
         (z, y, x) float32; the logits themselves if there is no mask, or on this grid it obeys
@@ -58,9 +84,11 @@ def weighed(
     if held is None or mask[position] == on:
         return logits
     if on:
-        likely = bounds_of(logits > threshold_logit - _SLOPE * _EASY)
+        rule = _ADDING
+        likely = bounds_of(logits > threshold_logit - rule.beyond * _EASY)
         box = union(hull(held, box_at(position)), likely)
     else:  # and one voxel around it, from which to measure
+        rule = _REMOVING_LATE if late else _REMOVING
         (z0, z1), (y0, y1), (x0, x1) = held
         box = overlap(block, ((z0 - 1, z1 + 1), (y0 - 1, y1 + 1), (x0 - 1, x1 + 1)))
     assert box is not None
@@ -70,9 +98,15 @@ def weighed(
         return logits
     shift = edt.edt(changing, anisotropy=spacing_mm, black_border=False, parallel=1)
     z, y, x = (p - low for p, (low, _) in zip(position, box, strict=True))
-    shift /= max(float(shift[z, y, x]), _NEAREST * min(spacing_mm))
+    own = max(float(shift[z, y, x]), _NEAREST * min(spacing_mm))
+    shift /= own
     shift -= np.clip(shift, np.float32(_EASY if on else 0), np.float32(1))
-    shift *= np.float32(_SLOPE)
+    shift *= np.float32(rule.beyond)
+    if rule.away:
+        away = np.sqrt(squared_mm_in(box, position, spacing_mm), dtype=np.float32)
+        away *= np.float32(1 / own)
+        away -= np.float32(_AROUND)
+        shift += np.clip(away, np.float32(0), np.float32(_FARTHEST)) * np.float32(rule.away)
     moved = logits.copy()
     change = np.subtract if on else np.add
     change(moved[area], shift, out=moved[area], where=changing)

@@ -22,6 +22,7 @@ from clickseg_train.objects import HU_RANGE, TrainingObject
 
 _ALL = ("hu", "truth", "others")
 _MODES = ("bilinear", "nearest", "nearest")
+_SOME: Any = {"allow_missing_keys": True}  # an object may have no others beside it
 _QUARTER_TURNS = ((0, 1), (1, 2), (0, 2))
 _TURNED = 0.25  # chance that a labelled patch is turned as no patient lies
 _ENHANCED = 0.3  # chance that an object takes up more or less contrast agent than it did
@@ -32,11 +33,11 @@ class Augmentation:
     """The transforms of one run; each object is varied by its own generator alone."""
 
     def __init__(self) -> None:
-        self._left_right = Compose([RandFlipd(_ALL, prob=0.5, spatial_axis=2)])
+        self._left_right = Compose([RandFlipd(_ALL, prob=0.5, spatial_axis=2, **_SOME)])
         self._any_way = Compose(
             [
-                *(RandFlipd(_ALL, prob=0.5, spatial_axis=axis) for axis in range(3)),
-                *(RandRotate90d(_ALL, prob=0.5, spatial_axes=axes) for axes in _QUARTER_TURNS),
+                *(RandFlipd(_ALL, prob=0.5, spatial_axis=axis, **_SOME) for axis in range(3)),
+                *(RandRotate90d(_ALL, 0.5, 3, axes, **_SOME) for axes in _QUARTER_TURNS),
             ]
         )
         self._rest = Compose(
@@ -49,9 +50,15 @@ class Augmentation:
                     scale_range=(0.2, 0.2, 0.2),
                     mode=_MODES,
                     padding_mode="border",
+                    **_SOME,
                 ),
                 RandGridDistortiond(
-                    _ALL, prob=0.25, distort_limit=0.25, mode=_MODES, padding_mode="border"
+                    _ALL,
+                    prob=0.25,
+                    distort_limit=0.25,
+                    mode=_MODES,
+                    padding_mode="border",
+                    **_SOME,
                 ),
                 RandGaussianSmoothd("hu", prob=0.2, sigma_x=(0.3, 0.9)),
                 RandGaussianNoised("hu", prob=0.4, std=30.0),
@@ -72,15 +79,16 @@ class Augmentation:
         """
         if enhance:
             item = _enhanced(item, rng)
-        others = np.zeros_like(item.truth) if item.others is None else item.others
-        arrays: Any = {"hu": item.hu[None], "truth": item.truth[None], "others": others[None]}
+        arrays: Any = {"hu": item.hu[None], "truth": item.truth[None]}
+        if item.others is not None:
+            arrays["others"] = item.others[None]
         turned = item.kind != "labels" or rng.random() < _TURNED
         for transform in (self._any_way if turned else self._left_right, self._rest):
             transform.set_random_state(seed=int(rng.integers(2**31)))
             arrays = transform(arrays)
         hu = np.clip(np.asarray(arrays["hu"][0], np.float32), *HU_RANGE)
-        truth, others = (np.asarray(arrays[key][0]).astype(np.uint8) for key in ("truth", "others"))
-        return TrainingObject(hu, truth, item.kind, others)
+        masks = {key: np.asarray(a[0]).astype(np.uint8) for key, a in arrays.items() if key != "hu"}
+        return TrainingObject(hu, masks["truth"], item.kind, masks.get("others"))
 
 
 def _enhanced(item: TrainingObject, rng: np.random.Generator) -> TrainingObject:

@@ -13,11 +13,15 @@ SPACING = (3.0, 1.5, 2.0)
 
 
 def after(
-    click: cs.Click, known: Prediction, logits: np.ndarray, threshold: float = 0.0
+    click: cs.Click,
+    known: Prediction,
+    logits: np.ndarray,
+    threshold: float = 0.0,
+    late: bool = False,
 ) -> np.ndarray:
     """Logits of a block at ORIGIN in a volume that has the network's own spacing."""
     grid = network_grid(known.shape, SPACING, SPACING)
-    return weighed(logits, ORIGIN, grid, SPACING, click, known, threshold)
+    return weighed(logits, ORIGIN, grid, SPACING, click, known, threshold, late=late)
 
 
 def in_volume(mask: np.ndarray) -> Prediction:
@@ -31,9 +35,9 @@ def distances(to: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.booleans(), st.floats(0.005, 0.9))
-def test_logits_move_by_their_distance_beside_the_clicks(
-    seed: int, positive: bool, filled: float
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.floats(0.005, 0.9))
+def test_logits_move_by_their_distances_beside_the_clicks(
+    seed: int, positive: bool, late: bool, filled: float
 ) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random(SHAPE) < filled
@@ -41,12 +45,18 @@ def test_logits_move_by_their_distance_beside_the_clicks(
     place = rng.choice(np.argwhere(mask != positive))
     click = cs.Click(tuple(int(p + o) for p, o in zip(place, ORIGIN, strict=True)), positive)
     logits = rng.normal(0, 2, SHAPE).astype(np.float32)
-    found = after(click, in_volume(mask), logits)
+    found = after(click, in_volume(mask), logits, late=late)
     away = distances(mask == positive)
-    share = away / max(away[tuple(place)], 2 * min(SPACING))
-    shift = np.where(
-        mask != positive, 1.5 * (share - np.clip(share, 0.75 if positive else 0, 1)), 0
-    )
+    own = max(away[tuple(place)], 2 * min(SPACING))
+    only = np.zeros(SHAPE, bool)
+    only[tuple(place)] = True
+    from_click = np.clip(distances(only) / own - 2, 0, 6)
+    deeper = away / own - np.clip(away / own, 0.75 if positive else 0, 1)
+    if positive:
+        shift = 1.5 * deeper + 0.2 * from_click
+    else:
+        shift = 6 * deeper + 0.5 * from_click if late else 1.5 * deeper
+    shift = np.where(mask != positive, shift, 0)
     wanted = logits - shift if positive else logits + shift
     # What would stay below the threshold anyway need not be moved.
     decided = (logits <= -1.5 * 0.75) & ~mask
@@ -90,5 +100,5 @@ def test_the_threshold_decides_what_can_still_be_in() -> None:
     click = cs.Click((5, 5, ORIGIN[2] + 4))
     found = after(click, in_volume(mask), logits, threshold=-3.5)
     assert (found[:, :, 1:3] > -3.0).all()
-    assert (found[:, :, 3:5] == -3.0).all()
+    assert (found[5 - ORIGIN[0], 5 - ORIGIN[1], 3:5] == -3.0).all()
     assert (found[:, :, 5:] < -3.0).all()
