@@ -12,7 +12,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from clickseg_train.phantom import write_phantoms
@@ -26,7 +25,7 @@ LABELS = Path(__file__).parent / "light_labels"
 
 def folders() -> list[Path]:
     """The data sets, in the order in which they are given to `clickseg train`."""
-    own = ("phantoms", "nodule", "lungs", "ChestOrgans", "radiogenomics", "AbdomenSlab")
+    own = ("phantoms", "nodule", "lungs", "ChestOrgans", "radiogenomics")
     return [*(SHARED / task for task in TASKS), *(OUT / name for name in own)]
 
 
@@ -52,7 +51,6 @@ def main() -> None:
         SHARED / "unlabelled" / "chest_r01_001.nii.gz",
         LABELS / "chest_r01_001.nii.gz",
     )
-    slab()
     print(" ".join(os.path.relpath(folder) for folder in folders()))
 
 
@@ -86,23 +84,6 @@ def organs(image: Path, label: Path) -> None:
     labels = {**names, str(artery): "pulmonary_artery"}
     path = saved("ChestOrgans", values, stored)
     layout("ChestOrgans", labels, "CC BY 3.0 (TCIA LIDC-IDRI)", image, path)
-
-
-def slab() -> None:
-    """Twenty slices of another abdomen, a DICOM series labelled by TotalSegmentator's values."""
-    reader = SimpleITK.ImageSeriesReader()
-    series = str(SHARED / "fixtures" / "totalsegmentator_example_ct_dicom")
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(series))
-    image = OUT / "AbdomenSlab" / "abdomen_slab.nii.gz"
-    image.parent.mkdir(exist_ok=True)
-    SimpleITK.WriteImage(reader.Execute(), str(image))
-    label = SHARED / "fixtures" / "ts_example_dicom_label.nii.gz"
-    names: dict[str, str] = {}
-    for task in ("Task21_AbdomenPelvis", "Task23_ChestOrgans"):
-        names |= json.loads((SHARED / task / "dataset.json").read_text())["labels"]
-    there = np.unique(np.asanyarray(nib.load(label).dataobj))
-    labels = {str(int(value)): names[str(int(value))] for value in there}
-    layout("AbdomenSlab", labels, "Apache-2.0 (repository)", image, label)
 
 
 def saved(name: str, values: NDArray[np.uint8], like: Any) -> Path:

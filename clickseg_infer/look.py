@@ -78,8 +78,9 @@ def look(
 ) -> Look:
     """Run the patch around `centre`, and neighbours while the object touches a patch's face.
 
-    The neighbour that more of the object touches is run first. A `late` look runs one patch. What
-    lies outside the box `wanted` need not be found.
+    The neighbour that more of the object touches is run first. A `late` look runs one patch, and
+    takes away little beyond its click's own place. What lies outside the box `wanted` need not be
+    found.
     """
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)

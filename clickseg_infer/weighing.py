@@ -1,4 +1,4 @@
-"""What a click may change, by place: far from the mask's border only what is sure."""
+"""What a click may change, by place: far from the mask's border or the click only what is sure."""
 
 from dataclasses import dataclass
 
@@ -49,15 +49,15 @@ def weighed(
     *,
     late: bool,
 ) -> NDArray[np.float32]:
-    """What the network says after a click, weighed by how far from the mask's border it says so.
+    """What the network says after a click, weighed by how far from border and click it says so.
 
     People click an error near its middle, so it ends about twice as far from the mask as the
     click lies. With distances from the mask in units of the click's own (two voxels at least),
     a logit falls by 1.5 for each unit beyond 1, and rises by 1.5 for each unit below 0.75; the
     clicked voxel's own does not fall. It also falls by 0.2 for each of six units from the click
     beyond 2. After a negative click logits in the mask rise by 1.5 for each unit beyond 1, with
-    distances from what is outside of it; after a late one by 6, and by 0.5 for each of six units
-    from the click beyond 2.
+    distances from what is outside of it. After a late one, when most of the mask is right, by 6,
+    and by 0.5 for each of six units from the click beyond 2.
 
     Args:
         logits: (z, y, x) float32 on the network's grid. Not modified.
@@ -96,18 +96,26 @@ def weighed(
     changing = np.ascontiguousarray(mask[area] != on)
     if changing.all():
         return logits
-    shift = edt.edt(changing, anisotropy=spacing_mm, black_border=False, parallel=1)
     z, y, x = (p - low for p, (low, _) in zip(position, box, strict=True))
-    own = max(float(shift[z, y, x]), _NEAREST * min(spacing_mm))
-    shift /= own
-    shift -= np.clip(shift, np.float32(_EASY if on else 0), np.float32(1))
-    shift *= np.float32(rule.beyond)
-    if rule.away:
-        away = np.sqrt(squared_mm_in(box, position, spacing_mm), dtype=np.float32)
-        away *= np.float32(1 / own)
-        away -= np.float32(_AROUND)
-        shift += np.clip(away, np.float32(0), np.float32(_FARTHEST)) * np.float32(rule.away)
+    shift = _held_back(changing, (z, y, x), spacing_mm, rule, _EASY if on else 0.0)
     moved = logits.copy()
     change = np.subtract if on else np.add
     change(moved[area], shift, out=moved[area], where=changing)
     return moved
+
+
+def _held_back(
+    changing: NDArray[np.bool_], click: Index, spacing_mm: Spacing, rule: _Rule, easy: float
+) -> NDArray[np.float32]:
+    """By how many logits voxels are held back; less than 0 where they lie nearer than `easy`."""
+    depth = edt.edt(changing, anisotropy=spacing_mm, black_border=False, parallel=1)
+    own = max(float(depth[click]), _NEAREST * min(spacing_mm))
+    depth /= own
+    depth -= np.clip(depth, np.float32(easy), np.float32(1))
+    depth *= np.float32(rule.beyond)
+    if rule.away:
+        away = np.sqrt(squared_mm_in(box_at((0, 0, 0), changing.shape), click, spacing_mm))
+        far = np.clip(away / own - _AROUND, 0, _FARTHEST)
+        depth += (far * rule.away).astype(np.float32)
+    held: NDArray[np.float32] = depth
+    return held

@@ -37,7 +37,10 @@ class Augmentation:
         self._any_way = Compose(
             [
                 *(RandFlipd(_ALL, prob=0.5, spatial_axis=axis, **_SOME) for axis in range(3)),
-                *(RandRotate90d(_ALL, 0.5, 3, axes, **_SOME) for axes in _QUARTER_TURNS),
+                *(
+                    RandRotate90d(_ALL, prob=0.5, spatial_axes=axes, **_SOME)
+                    for axes in _QUARTER_TURNS
+                ),
             ]
         )
         self._rest = Compose(
@@ -87,8 +90,12 @@ class Augmentation:
             transform.set_random_state(seed=int(rng.integers(2**31)))
             arrays = transform(arrays)
         hu = np.clip(np.asarray(arrays["hu"][0], np.float32), *HU_RANGE)
-        masks = {key: np.asarray(a[0]).astype(np.uint8) for key, a in arrays.items() if key != "hu"}
-        return TrainingObject(hu, masks["truth"], item.kind, masks.get("others"))
+        truth, others = (
+            np.asarray(arrays[key][0]).astype(np.uint8) if key in arrays else None
+            for key in ("truth", "others")
+        )
+        assert truth is not None
+        return TrainingObject(hu, truth, item.kind, others)
 
 
 def _enhanced(item: TrainingObject, rng: np.random.Generator) -> TrainingObject:

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import edt
 import nibabel as nib
 import numpy as np
 import pytest
@@ -326,6 +327,27 @@ def test_late_positive_clicks_add_only_around_themselves(late: bool) -> None:
     beyond = distances(volume, latest) > 0.6 * distances(volume, clicks[1])
     assert (added & beyond).any() == (not late)
     assert (added & ~beyond).any()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_late_negative_clicks_take_away_only_around_their_own_depth(late: bool) -> None:
+    volume = make_ball(25.0)
+    clicks = [cs.Click(CENTRE)] + [cs.Click((20, 40, 40)), cs.Click((20, 40, 60))] * late
+
+    def doubts(batch: np.ndarray) -> np.ndarray:
+        """Takes the ball, and weakly doubts all of it after a negative click."""
+        inside = -4.0 if batch[:, 2:3].any() else 8.0
+        return np.where(batch[:, :1] > 0, inside, -8.0).astype(np.float32)
+
+    model = cs.Model(make_spec(), cs.FunctionEngine(doubts))
+    before = cs.predict(model, volume, clicks)
+    latest = cs.Click((20, 40, 67), positive=False)
+    after = cs.predict(model, volume, [*clicks, latest], before)
+    removed = before.mask > after.mask
+    depth = edt.edt(before.mask, anisotropy=volume.spacing_mm)
+    assert removed[latest.zyx]
+    assert 3 < depth[latest.zyx] < 6
+    assert (removed & (depth > 12)).any() == (not late)
 
 
 def test_a_negative_click_takes_less_than_half_wherever_it_is() -> None:

@@ -77,6 +77,21 @@ def test_augmentation_moves_image_and_truth_together(rng: np.random.Generator) -
     assert len(seen) > 10
 
 
+def test_what_lies_beside_an_object_moves_with_it_and_is_not_made_up() -> None:
+    truth, others = np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8)
+    truth[4:12, 8:28, 10:16] = 1
+    others[16:28, 4:12, 18:26] = 1
+    hu = np.where(truth, 900, np.where(others, 300, -900)).astype(np.float32)
+    for n in range(20):
+        rng = np.random.default_rng(n)
+        varied = Augmentation()(TrainingObject(hu, truth, "labels", others), rng, enhance=False)
+        assert varied.others is not None
+        agree = ((varied.hu > -300) & (varied.hu < 600)) == (varied.others > 0)
+        assert agree.mean() > 0.95
+        alone = Augmentation()(TrainingObject(hu, truth, "labels"), np.random.default_rng(n))
+        assert alone.others is None
+
+
 def test_patients_are_mirrored_more_often_than_turned() -> None:
     """A mark at the upper end stays at the upper end in most variations of a label."""
     truth = np.zeros(SIZE, np.uint8)
