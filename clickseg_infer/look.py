@@ -111,8 +111,9 @@ def look(
         with run.watch.stage("stitch"):
             logits = stitch.blend(list(patches.values()), list(patches), shape, origin)
         with run.watch.stage("weigh"):
-            limit = spec.threshold_logit
-            logits = weighed(logits, origin, grid, spacing_mm, clicks[-1], known, limit, late=late)
+            logits = weighed(
+                logits, origin, grid, spacing_mm, clicks[-1], known, spec.threshold_logit, late=late
+            )
         logits = _clicked_part(run, logits, origin, grid, clicks, known)
         return _brought_back(run, logits, origin, grid, parts), logits
 

@@ -82,20 +82,15 @@ class Augmentation:
         """
         if enhance:
             item = _enhanced(item, rng)
-        arrays: Any = {"hu": item.hu[None], "truth": item.truth[None]}
-        if item.others is not None:
-            arrays["others"] = item.others[None]
+        given = {key: getattr(item, key) for key in _ALL}
+        arrays: Any = {key: array[None] for key, array in given.items() if array is not None}
         turned = item.kind != "labels" or rng.random() < _TURNED
         for transform in (self._any_way if turned else self._left_right, self._rest):
             transform.set_random_state(seed=int(rng.integers(2**31)))
             arrays = transform(arrays)
         hu = np.clip(np.asarray(arrays["hu"][0], np.float32), *HU_RANGE)
-        truth, others = (
-            np.asarray(arrays[key][0]).astype(np.uint8) if key in arrays else None
-            for key in ("truth", "others")
-        )
-        assert truth is not None
-        return TrainingObject(hu, truth, item.kind, others)
+        masks = {key: np.asarray(arrays[key][0]).astype(np.uint8) for key in arrays if key != "hu"}
+        return TrainingObject(hu, masks["truth"], item.kind, masks.get("others"))
 
 
 def _enhanced(item: TrainingObject, rng: np.random.Generator) -> TrainingObject:
