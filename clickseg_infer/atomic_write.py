@@ -1,4 +1,4 @@
-"""Output files are written whole or not at all."""
+"""Output files are written whole or not at all, into folders that can be made."""
 
 import os
 import tempfile
@@ -28,6 +28,18 @@ def check_writable(path: Path, *inputs: Path | None) -> None:
     for source in inputs:
         if source is not None and _same_file(path, source):
             raise FileError(f"{path}: would overwrite the input {source}")
+
+
+def make_folder(path: Path, *, parents: bool = False) -> None:
+    """Make a folder where there is none; with `parents`, what it lies in too.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=parents, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be made: {error.strerror or error}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.atomic_write import make_folder, write_whole
 from clickseg_infer.errors import FileError
 from clickseg_infer.volume import Volume
 from clickseg_train.cases import Case, LabelledObject, LoadedCase, load_case
@@ -45,10 +45,7 @@ class CaseCache:
         """
         self._folder = folder
         self._loaded: dict[Case, LoadedCase] = {}
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise FileError(f"{folder}: cannot be made: {error.strerror or error}") from error
+        make_folder(folder)
         self._entries = _read_manifest(folder / MANIFEST)
         for done, case in enumerate(cases, start=1):
             entry = self._current(case)

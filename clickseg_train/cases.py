@@ -169,6 +169,8 @@ def _split(folder: Path, cases: list[Case]) -> tuple[list[Case], list[Case]]:
         val = cases[4::5]
         return [case for case in cases if case not in val], val
     named = {case.name: case for case in cases}
+    if len(named) < len(cases):
+        raise DatasetError(f"{path}: names cases, but images in {folder} share a name")
     splits = _json(path)
     chosen = []
     for part in ("train", "val"):

@@ -75,10 +75,11 @@ class SamplingConfig:
         regions: share cut from any CT by intensity, a pseudo-object that needs no label.
         supervoxels: share cut from any CT by a watershed, likewise.
         pasted: share of synthetic shapes pasted into any CT.
-        weights: how much more often than by itself a dataset of that name is drawn from; by itself,
-            one with four times the objects is drawn from twice as often.
+        weights: how much more often than by itself a dataset of that name is drawn from for
+            labels; by itself, one with four times the objects is drawn from twice as often.
         held_out: names of labels that are never drawn, to judge the model by.
-        spacing_mm: patches are read at spacings between these two.
+        spacing_mm: patches are read at spacings between these two; those of labels now and then
+            up to a fifth finer or half as coarse again.
         wide: share of labels read at about the larger spacing; the others are read at one at which
             the object about fits.
         clicks: looks at one object before the next is drawn.
@@ -210,6 +211,8 @@ class TrainConfig:
             raise ConfigError(
                 "the shares of labels, regions, supervoxels and pasted must not all be 0"
             )
+        if not all(1e-6 <= weight <= 1e6 for weight in sampling.weights.values()):
+            raise ConfigError(f"sampling.weights must be from 1e-6 to 1e6, not {sampling.weights}")
         if sampling.spacing_mm[0] > sampling.spacing_mm[1]:
             raise ConfigError(f"sampling.spacing_mm must rise, not {sampling.spacing_mm}")
         try:

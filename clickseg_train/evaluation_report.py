@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from clickseg_infer.atomic_write import write_whole
-from clickseg_infer.errors import FileError
 from clickseg_infer.model import Model
 from clickseg_infer.predicting import predict
 from clickseg_infer.volume import Volume
@@ -34,19 +33,15 @@ def write_report(
     """Write `clicks.csv`, `dice_by_click.png` and `worst.png` into a folder.
 
     Args:
-        out: made if its parent exists.
+        out: the folder.
         evaluation: what to report.
         model: with which the worst cases are answered again.
         cases: by the path of their image.
         names: of label values.
 
     Raises:
-        FileError: the folder cannot be made or written to.
+        FileError: the folder cannot be written to.
     """
-    try:
-        out.mkdir(exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
     write_whole(out / CSV, table(evaluation, names).encode())
     with matplotlib.rc_context({"font.size": 9}):
         write_whole(out / CURVE, _png(_curve(evaluation)))
@@ -89,13 +84,14 @@ def _curve(evaluation: Evaluation) -> Figure:
 def _drawn(
     worst: list[ObjectResult], model: Model, cases: Mapping[str, Case], names: Mapping[int, str]
 ) -> Figure:
-    """The slice of each with the largest error: truth green, answer orange."""
+    """The slice of each with the largest error, or the largest: truth green, answer orange."""
     figure = Figure((3 * len(worst), 3.4), layout="constrained")
     for axes, result in zip(figure.subplots(1, len(worst), squeeze=False)[0], worst, strict=True):
         loaded = load_case(cases[result.image])
         truth = loaded.label == result.label_value
         answer = predict(model, loaded.volume, result.clicks).mask > 0
-        z = int((truth != answer).sum(axis=(1, 2)).argmax())
+        shown = truth if np.array_equal(truth, answer) else truth != answer
+        z = int(shown.sum(axis=(1, 2)).argmax())
         _slice(axes, loaded.volume, z, truth[z], answer[z])
         name = names.get(result.label_value, f"label {result.label_value}")
         axes.set_title(f"{Path(result.image).name}\n{name}: {result.dice[-1]:.2f}", fontsize=8)

@@ -10,12 +10,14 @@ class StepReport:
 
     Attributes:
         step: how many steps were taken so far.
+        steps: how many there will be.
         loss: of this step's batch.
         objects: each object's kind, number of clicks so far, and Dice.
         seconds: the step took.
     """
 
     step: int
+    steps: int
     loss: float
     objects: tuple[tuple[str, int, float], ...]
     seconds: float

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clickseg_infer.atomic_write import write_whole
-from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError, FileError
+from clickseg_infer.atomic_write import make_folder, write_whole
+from clickseg_infer.errors import CheckpointError, ConfigError, DatasetError
 from clickseg_infer.model_spec import Source
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import Dataset
@@ -53,8 +53,8 @@ def train(
         out: the run's folder, made if its parent exists.
         config: of the run.
         resume: go on from the folder's checkpoint, which must have been made with this
-            configuration (but for its length, and names and texts of the model) and as many
-            processes.
+            configuration (but for its length, validation and pictures, and names and texts of the
+            model) and as many processes.
         initial: a state of the network to begin with, instead of random weights.
         sources: what those weights were trained on.
         cache: where preprocessed cases are kept; without it, in `out / "cases"`.
@@ -119,7 +119,7 @@ def train(
                 if place.leads:
                     seconds = time.perf_counter() - began
                     mean = sum(losses) / len(losses)
-                    record.step(StepReport(step, mean, tuple(objects), seconds))
+                    record.step(StepReport(step, config.steps, mean, tuple(objects), seconds))
                 if step % config.checkpoint_every == 0:
                     wait_for_all(place)
     return path
@@ -182,11 +182,8 @@ def _check(path: Path, out: Path, resume: bool) -> None:
         return
     if path.exists():
         raise CheckpointError(f"{path}: exists; resume it or choose another folder")
-    try:
-        out.mkdir(exist_ok=True)
-        (out / LOG).write_text("")
-    except OSError as error:
-        raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
+    make_folder(out)
+    write_whole(out / LOG, b"")
 
 
 def _check_same_run(path: Path, before: Checkpoint, config: TrainConfig) -> None:
@@ -199,6 +196,7 @@ def _check_same_run(path: Path, before: Checkpoint, config: TrainConfig) -> None
 def _lasting(config: TrainConfig) -> dict[str, object]:
     """What must not change between the parts of a run: all that the network sees and learns by."""
     free = {"steps", "epochs", "picture_every", "model"}
+    free |= {"validate_every", "validate_by", "validate_clicks"}
     lasting = {key: value for key, value in vars(config).items() if key not in free}
     model = config.model
     return {

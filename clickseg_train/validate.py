@@ -44,12 +44,13 @@ def validate(
 
 
 def torch_model(network: nn.Module, config: TrainConfig) -> Model:
-    """The network as the runtime's model, in float32."""
+    """The network as the runtime's model, in float32, where its weights are."""
     network.eval()
+    device = next(network.parameters()).device
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return network(torch.from_numpy(batch)).float().numpy()
+            return network(torch.from_numpy(batch).to(device)).float().cpu().numpy()
 
     return Model(config.model.spec(), FunctionEngine(run, "torch"))
 

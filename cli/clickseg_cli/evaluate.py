@@ -17,6 +17,10 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="clicks, or cvpr2025 for that challenge's files and measures.")
     ] = "clicks",
+    truths: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the cases' 'gts' for cvpr2025, where they lie apart."),
+    ] = None,
     user: Annotated[
         str,
         typer.Option(help="Who clicks: centre (of the largest error), fbrs (deepest), noisy."),
@@ -46,6 +50,7 @@ def evaluate(
     """Let a simulated user correct the model's answers, and measure each of them."""
     import json
 
+    from clickseg_infer.atomic_write import make_folder
     from clickseg_infer.errors import DatasetError
     from clickseg_infer.model import load_model
     from clickseg_train.cvpr2025 import evaluate_folder
@@ -56,7 +61,7 @@ def evaluate(
         if dataset is None or out is None:
             raise DatasetError("the cvpr2025 protocol needs a folder of .npz files and --out")
         with load_model(model, engine=engine, precision=precision, refine=refine) as loaded:
-            means = evaluate_folder(loaded, dataset, out)
+            means = evaluate_folder(loaded, dataset, out, truths)
         print(json.dumps(means) if as_json else "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
         return
     if protocol != "clicks":
@@ -65,6 +70,8 @@ def evaluate(
     names = known.labels if known else {}
     values = values_named(label_names or (), known)
     settings = Protocol(max_clicks, user, baseline=baseline)
+    if out is not None:
+        make_folder(out)
     shown = 0
 
     def show(result: ObjectResult) -> None:

@@ -36,9 +36,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def training_progress(
-    steps: int,
-) -> Iterator[Report]:
+def training_progress() -> Iterator[Report]:
     """A bar with the loss, Dice after 1, 3 and 5 clicks, steps per second and the time left."""
     from rich.console import Console
     from rich.progress import (
@@ -61,7 +59,7 @@ def training_progress(
     dice: dict[int, deque[float]] = {n: deque(maxlen=_RECENT) for n in _SHOWN_CLICKS}
 
     bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("train", total=steps, state="")
+    task = bar.add_task("train", total=None, state="")
 
     def report(result: StepReport | ValidationReport) -> None:
         bar.start()  # not before the first step, so that a refusal remains one line
@@ -77,9 +75,9 @@ def training_progress(
         shown = " ".join(_mean(dice[n]) for n in _SHOWN_CLICKS)
         speed = len(seconds) / sum(seconds)
         state = f"loss {_mean(losses)} Dice@1,3,5 {shown} {speed:.1f}/s"
-        bar.update(task, completed=result.step, state=state)
+        bar.update(task, completed=result.step, total=result.steps, state=state)
         if not bar.console.is_terminal and result.step % _PLAIN_EVERY == 0:
-            bar.console.print(f"step {result.step}/{steps} {state}")
+            bar.console.print(f"step {result.step}/{result.steps} {state}")
 
     try:
         yield report

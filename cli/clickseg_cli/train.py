@@ -84,7 +84,7 @@ def train(
         initial, spec = read_initial(path, settings)
         sources = spec.trained_on
     folders = [read_dataset(folder) for folder in datasets]
-    with progress_bar("cases") as on_case, training_progress(settings.steps) as report:
+    with progress_bar("cases") as on_case, training_progress() as report:
         checkpoint = run(
             folders,
             out,

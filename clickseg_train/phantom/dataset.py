@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.atomic_write import make_folder, write_whole
 from clickseg_infer.errors import FileError
 from clickseg_infer.files import write_mask, write_volume
 from clickseg_train.phantom.case import phantom
@@ -39,11 +39,8 @@ def write_phantoms(
         raise FileError(f"{out}: holds a dataset already")
     if cases < 1:
         raise ValueError(f"cases must be at least 1, got {cases}")
-    try:
-        for folder in ("imagesTr", "labelsTr"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{out}: cannot be made: {error.strerror or error}") from error
+    for folder in ("imagesTr", "labelsTr"):
+        make_folder(out / folder, parents=True)
     stems = [f"phantom_{index:03d}" for index in range(cases)]
     for index, stem in enumerate(stems):
         stream = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from clickseg_infer.atomic_write import write_whole
+from clickseg_infer.atomic_write import make_folder, write_whole
 from clickseg_infer.engines.plans import plan_path, read_plan
 from clickseg_infer.errors import FileError
 from clickseg_infer.model import read_network
@@ -97,10 +97,7 @@ def _plan_for_triton(model: Path, onnx_sha256: str) -> tuple[bytes, int] | None:
 
 def _write(served: _Served, spec: ModelSpec, folder: Path) -> Path:
     target = folder / served.name
-    try:
-        (target / _VERSION).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{target}: cannot be made: {error.strerror or error}") from error
+    make_folder(target / _VERSION, parents=True)
     config = _CONFIG.format(
         name=json.dumps(served.name),
         platform=json.dumps(served.platform),

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from clickseg_infer.engines import NAMES, ON_GPU
 from clickseg_infer.engines.nvidia import find_gpu
 from clickseg_infer.engines.plan_builder import PACKAGES, capabilities_of
 from clickseg_infer.model import DEFAULT_MODEL, read_model_file
+from clickseg_train.cases import read_dataset
 from clickseg_train.config import read_config
 from clickseg_train.networks import build_network
+from clickseg_train.train import train
 
 pytestmark = pytest.mark.gpu
 
@@ -165,3 +168,18 @@ def test_closing_gives_the_memory_back(name: str, models: dict[str, Path]) -> No
             model.engine.run(batch)
         left.append(free())
     assert left[-1] >= left[1] - (1 << 20)
+
+
+@pytest.mark.parametrize("by", ["clicks", "sliding_window"])
+def test_training_validates_on_the_card(
+    by: str, phantoms: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    dataset = read_dataset(phantoms)
+    one = replace(dataset, train=dataset.train[:1], val=dataset.train[1:2])
+    settings = replace(
+        read_config(tiny_config), steps=2, validate_every=2, validate_by=by, validate_clicks=1
+    )
+    reports: list[Any] = []
+    train([one], tmp_path / "run", settings, device="cuda", report=reports.append)
+    assert reports[-1].step == 2
+    assert all(0 <= dice <= 1 for dice in reports[-1].mean_dice)

@@ -79,6 +79,19 @@ def test_splits(tmp_path: Path) -> None:
         read_dataset(folder)
 
 
+def test_splits_need_names_that_differ(tmp_path: Path) -> None:
+    folder = make(tmp_path, ["a", "b"])
+    description = json.loads((folder / "dataset.json").read_text())
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "a.nii.gz").touch()
+    description["training"].append({"image": "elsewhere/a.nii.gz"})
+    (folder / "dataset.json").write_text(json.dumps(description))
+    assert len(read_dataset(folder).train) == 3
+    (folder / "splits.json").write_text(json.dumps({"train": ["a", "b"]}))
+    with pytest.raises(cs.DatasetError, match="share a name"):
+        read_dataset(folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

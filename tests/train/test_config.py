@@ -64,6 +64,8 @@ def test_the_networks_the_project_began_with(name: str) -> None:
         ('"positive"', '"sound"', "unknown channels"),
         ("ct = [-160, 240]", "ct = [240, -160]", "must rise"),
         ("pasted = 0.2", "weights = { Small = true }", "must be float"),
+        ("pasted = 0.2", "weights = { Small = -1.0 }", "weights must be from"),
+        ("pasted = 0.2", "weights = { Small = nan }", "weights must be from"),
         ("pasted = 0.2", "wide = 1.5", "wide must be from 0 to 1"),
         ("[network]", "network = 3\n[other]", "unknown keys"),
     ],

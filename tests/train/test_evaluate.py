@@ -106,6 +106,7 @@ def test_region_growing_finds_a_ball_and_obeys_negative_clicks(
 def test_a_report_in_files(bright_model: cs.Model, ball_case: Case, tmp_path: Path) -> None:
     found = evaluate(bright_model, [ball_case], Protocol(2, baseline=True))
     cases = {str(ball_case.image): ball_case}
+    (tmp_path / "report").mkdir()
     write_report(tmp_path / "report", found, bright_model, cases, {1: "ball"})
     rows = list(csv.DictReader((tmp_path / "report" / CSV).open()))
     assert len(rows) == len(found.cases[0].clicks)
@@ -114,6 +115,20 @@ def test_a_report_in_files(bright_model: cs.Model, ball_case: Case, tmp_path: Pa
     assert (int(rows[0]["z"]), int(rows[0]["y"]), int(rows[0]["x"])) == found.cases[0].clicks[0].zyx
     for name in (CURVE, WORST):
         assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_of_what_is_perfect(bright_model: cs.Model, tmp_path: Path) -> None:
+    voxels = np.full((16, 40, 40), -100, np.int16)
+    voxels[4:12, 8:32, 8:32] = 100
+    volume = cs.Volume(voxels, np.diag([2.0, 2.0, 2.0, 1.0]))
+    case = Case("box", tmp_path / "box.nii.gz", tmp_path / "label.nii.gz")
+    cs.write_volume(case.image, volume)
+    answer = cs.predict(bright_model, volume, [cs.Click((8, 20, 20))]).mask
+    cs.write_mask(case.label, answer, like=volume)
+    found = evaluate(bright_model, [case], Protocol(1))
+    assert found.mean_dice == (1.0,)
+    write_report(tmp_path, found, bright_model, {str(case.image): case}, {})
+    assert (tmp_path / WORST).read_bytes().startswith(b"\x89PNG")
 
 
 def npz(path: Path, **changes: object) -> Path:
@@ -138,9 +153,48 @@ def test_the_challenges_clicks() -> None:
     click = challenge_click(np.zeros_like(truth), truth)
     assert click == cs.Click((9, 9, 9), positive=False)
     assert challenge_click(truth, truth) is None
-    # A missed and an overrun part that touch are one error.
-    answer = np.roll(truth, 3, axis=2)
-    assert challenge_click(truth, answer) == challenge_click(truth, answer)
+    # Missed and overrun parts that touch are one error: together larger than a third part.
+    answer = np.roll(truth, 9, axis=2)
+    truth[15:20, 20:28, 3:27] = True
+    click = challenge_click(truth, answer)
+    assert click is not None
+    assert 5 <= click.zyx[0] < 14
+
+
+def test_the_challenges_clicks_stay_away_from_the_images_border() -> None:
+    truth = np.zeros((20, 30, 30), bool)
+    truth[:13, 10:23, 10:23] = True
+    assert challenge_click(truth, np.zeros_like(truth)) == cs.Click((6, 16, 16), positive=True)
+
+
+def test_the_challenge_averages_classes_before_it_looks_at_dice(
+    bright_model: cs.Model, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    truth = 2 * (make_ball(25.0).voxels > 0).astype(np.uint8)
+    truth[0, 0, :2] = 1  # cannot be found
+    npz(tmp_path / "in" / "case.npz", gts=truth)
+    evaluate_folder(bright_model, tmp_path / "in", tmp_path / "out")
+    (row,) = csv.DictReader((tmp_path / "out" / SCORES).open())
+    assert 0.2 < float(row["DSC_2"]) < 0.6
+    assert 0.4 < float(row["NSD_2"]) < 0.6
+    assert row["num_class"] == "2"
+    assert row["runtime_upperbound"] == "180"
+
+
+def test_the_challenges_truth_may_lie_apart(bright_model: cs.Model, tmp_path: Path) -> None:
+    cases, truths = tmp_path / "in", tmp_path / "truths"
+    for folder in (cases, truths):
+        folder.mkdir()
+    npz(cases / "a.npz", gts=None)
+    with pytest.raises(cs.DatasetError, match=r"truths/a\.npz: holds no 'gts'"):
+        evaluate_folder(bright_model, cases, tmp_path / "out", truths)
+    assert not (tmp_path / "out").exists()
+    npz(truths / "a.npz", imgs=None, spacing=None)
+    means = evaluate_folder(bright_model, cases, tmp_path / "out", truths)
+    assert means["DSC_Final"] > 0.95
+    with pytest.raises(cs.DatasetError, match="another one"):
+        evaluate_folder(bright_model, cases, truths, truths)
 
 
 def test_the_challenges_protocol(bright_model: cs.Model, tmp_path: Path) -> None:
@@ -149,7 +203,8 @@ def test_the_challenges_protocol(bright_model: cs.Model, tmp_path: Path) -> None
     means = evaluate_folder(bright_model, tmp_path / "in", tmp_path / "out")
     (row,) = csv.DictReader((tmp_path / "out" / SCORES).open())
     assert row["CaseName"] == "case.npz"
-    scores = [float(row[f"DSC_{n}"]) for n in range(1, 6)]
+    assert float(row["DSC_1"]) == 0  # for a box
+    scores = [float(row[f"DSC_{n}"]) for n in range(2, 7)]
     assert means["DSC_AUC"] == pytest.approx(sum(scores) - (scores[0] + scores[-1]) / 2)
     assert means["DSC_Final"] == pytest.approx(scores[-1])
     assert scores[-1] > 0.95
@@ -173,6 +228,27 @@ def test_clicks_of_somebody_else(bright_model: cs.Model, tmp_path: Path) -> None
     assert cs.dice(make_ball(25.0).voxels > 0, segs) > 0.95
     with pytest.raises(cs.DatasetError, match="holds no 'clicks'"):
         answer_npz(bright_model, npz(tmp_path / "none.npz"), tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"clicks_order": np.array([["fg", "fg", "fg"]], dtype=object)}, cs.ClickError),
+        ({"clicks_order": np.array([["fg"], ["bg"]], dtype=object)}, cs.ClickError),
+        ({"clicks": np.array([[1, 2, 3]], dtype=object)}, cs.ClickError),
+        ({"clicks": np.array([{"fg": [[1, 2]]}], dtype=object)}, cs.ClickError),
+        ({"spacing": np.array(["a", "b", "c"])}, cs.VolumeError),
+        ({"spacing": np.zeros(3)}, cs.VolumeError),
+        ({"imgs": np.zeros((2, 3, 4, 5)), "gts": None}, cs.VolumeError),
+    ],
+)
+def test_what_a_file_of_clicks_cannot_mean(
+    changes: dict, complaint: type[Exception], tmp_path: Path
+) -> None:
+    clicks = np.array([{"fg": [[20, 40, 50]], "bg": [[20, 40, 90]]}], dtype=object)
+    path = npz(tmp_path / "bad.npz", **{"clicks": clicks, **changes})
+    with pytest.raises(complaint, match=r"bad\.npz: "):
+        read_npz(path)
 
 
 class Bomb:

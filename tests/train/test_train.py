@@ -362,6 +362,8 @@ def test_validation(by: str, dataset: Dataset, config: TrainConfig, tmp_path: Pa
     assert validation.step == 2
     assert len(validation.mean_dice) == (2 if by == "clicks" else 1)
     assert all(0 <= value <= 1 for value in validation.mean_dice)
+    quiet = replace(settings, steps=3, validate_every=0)
+    assert read_checkpoint(train([one], tmp_path / "run", quiet, resume=True)).step == 3
 
 
 def test_random_clicks_lie_on_the_object() -> None:
