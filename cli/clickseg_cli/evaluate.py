@@ -7,8 +7,19 @@ import typer
 
 from clickseg_cli import options
 
+_OF_CLICKS = {
+    "user": "--user",
+    "split": "--split",
+    "image": "--image",
+    "label": "--label",
+    "label_names": "--object",
+    "max_clicks": "--max-clicks",
+    "baseline": "--baseline",
+}  # what only the protocol "clicks" knows
+
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         Path | None,
         typer.Argument(help="A Decathlon folder, or a folder of .npz for --protocol cvpr2025."),
@@ -60,12 +71,18 @@ def evaluate(
     if protocol == "cvpr2025":
         if dataset is None or out is None:
             raise DatasetError("the cvpr2025 protocol needs a folder of .npz files and --out")
+        for name, option in _OF_CLICKS.items():
+            source = context.get_parameter_source(name)  # Typer's own copy of click's, or click's
+            if source is not None and source.name == "COMMANDLINE":
+                raise DatasetError(f"the cvpr2025 protocol has its own rules, without {option}")
         with load_model(model, engine=engine, precision=precision, refine=refine) as loaded:
             means = evaluate_folder(loaded, dataset, out, truths)
         print(json.dumps(means) if as_json else "  ".join(f"{k} {v:.4f}" for k, v in means.items()))
         return
     if protocol != "clicks":
         raise DatasetError(f"unknown protocol {protocol!r}, allowed are clicks and cvpr2025")
+    if truths is not None:
+        raise DatasetError("--truths goes with --protocol cvpr2025")
     known, cases = choose_cases(dataset, split, image, label)
     names = known.labels if known else {}
     values = values_named(label_names or (), known)

@@ -135,6 +135,10 @@ def test_the_cvpr_protocol(run: Run, image: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ball.npz", "scores.csv"]
     assert "needs a folder" in refused(run, "evaluate", tmp_path / "cases", *protocol)
     assert "unknown protocol" in refused(run, "evaluate", tmp_path, "--protocol", "eye")
+    given = ("evaluate", tmp_path / "cases", "-o", tmp_path / "out")
+    assert "without --baseline" in refused(run, *given, *protocol, "--baseline")
+    assert "without --max-clicks" in refused(run, *given, *protocol, "--max-clicks", 3)
+    assert "--truths goes with" in refused(run, *given, "--truths", tmp_path)
 
 
 def test_training_options_that_contradict(
