@@ -4,7 +4,7 @@ Writes results/accuracy.json. Reads the real CT beside the checkout (../shared/d
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,14 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
 MAX_CLICKS = 10
 HELD_OUT = "organs held out (7, in 2 training bodies)"
+SARCOMAS = "sarcomas (3 validation cases)"
+HEADS = "head-and-neck organs (6 validation cases)"
+FIXTURES = "aorta, pulmonary artery, lungs (4 fixtures)"
+AIMS = {  # mean Dice after so many clicks
+    SARCOMAS: {1: 0.65, 3: 0.80, 5: 0.85, 10: 0.88},
+    HEADS: {1: 0.50, 3: 0.65, 5: 0.75, 10: 0.80},
+    FIXTURES: {1: 0.60, 3: 0.80, 5: 0.88, 10: 0.92},
+}
 BODIES = ("Task21_AbdomenPelvis", "Task23_ChestOrgans")
 
 
@@ -33,17 +41,37 @@ def groups() -> dict[str, list[tuple[Sequence[Case], Sequence[int]]]]:
     bodies = [read_dataset(DATA / name) for name in BODIES]
     fixtures = [fixture(name) for name in ("ts_aorta", "ts_pulm", "elx_lung", "cip64")]
     return {
-        "sarcomas (3 validation cases)": [
-            (read_dataset(DATA / "Task20_SoftTissueSarcoma").val, ())
-        ],
-        "head-and-neck organs (6 validation cases)": [
-            (read_dataset(DATA / "Task22_HeadNeck").val, ())
-        ],
-        "aorta, pulmonary artery, lungs (4 fixtures)": [(fixtures, ())],
+        SARCOMAS: [(read_dataset(DATA / "Task20_SoftTissueSarcoma").val, ())],
+        HEADS: [(read_dataset(DATA / "Task22_HeadNeck").val, ())],
+        FIXTURES: [(fixtures, ())],
         HELD_OUT: [
             (body.train + body.val, [v for v, name in body.labels.items() if name in kept])
             for body in bodies
         ],
+    }
+
+
+def by_kind(
+    by_object: Mapping[str, Sequence[float]], images: Mapping[str, Path]
+) -> dict[str, dict[str, object]]:
+    """Mean Dice of each kind of object, by the name of its label or of the file.
+
+    Args:
+        by_object: Dice after each click, by the image's name and the label's value.
+        images: by their names.
+    """
+    kinds: dict[str, list[Sequence[float]]] = {}
+    for key, dice in by_object.items():
+        image, value = key.split()
+        dataset = images[image].parents[1]
+        if (dataset / "dataset.json").is_file():
+            name = read_dataset(dataset).labels[int(value)].replace("_", " ")
+        else:
+            name = image.removesuffix("_image.nii.gz")
+        kinds.setdefault(name, []).append(dice)
+    return {
+        name: {"objects": len(dice), "mean_dice": rounded(np.mean(dice, axis=0))}
+        for name, dice in kinds.items()
     }
 
 
@@ -61,8 +89,13 @@ def main() -> None:
             found = Evaluation(
                 tuple(c for cases, v in parts for c in evaluate(model, cases, protocol, v).cases)
             )
+            by_object = {
+                f"{Path(case.image).name} {case.label_value}": np.round(case.dice, 3).tolist()
+                for case in found.cases
+            }
             results[group] = {
                 "objects": len(found.cases),
+                "aim": AIMS.get(group, {}),
                 "mean_dice": rounded(found.mean_dice),
                 "mean_surface_dice": rounded(found.mean("surface_dice")),
                 "mean_volume_error": rounded(found.mean("volume_error")),
@@ -70,10 +103,8 @@ def main() -> None:
                 "clicks_to": {f"{t:.2f}": round(found.clicks_to(t), 2) for t in TARGETS},
                 "failures": {f"{t:.2f}": found.failures(t) for t in TARGETS},
                 "median_click_ms": round(found.median_click_ms, 1),
-                "by_object": {
-                    f"{Path(case.image).name} {case.label_value}": np.round(case.dice, 3).tolist()
-                    for case in found.cases
-                },
+                "by_kind": by_kind(by_object, {c.image.name: c.image for p, _ in parts for c in p}),
+                "by_object": by_object,
             }
             print(group, results[group]["mean_dice"], flush=True)
     content = {

@@ -44,6 +44,20 @@ def accuracy() -> str:
                 continue  # not measured for this group
             values = " | ".join(f"{found[key][n - 1]:.2f}" for n in SHOWN)
             lines.append(f"| {name} | {values} | |")
+            if name == "Dice" and found["aim"]:
+                aims = (found["aim"].get(str(n)) for n in SHOWN)
+                shown = " | ".join("" if aim is None else f"{aim:.2f}" for aim in aims)
+                lines.append(f"| Dice that was aimed at | {shown} | |")
+    return "\n".join(lines)
+
+
+def kinds() -> str:
+    lines = ["| Dice after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
+    lines.append("|---" * (len(SHOWN) + 2) + "|")
+    for found in loaded("accuracy")["groups"].values():
+        for name, kind in found["by_kind"].items():
+            values = " | ".join(f"{kind['mean_dice'][n - 1]:.2f}" for n in SHOWN)
+            lines.append(f"| {name} | {values} | {kind['objects']} |")
     return "\n".join(lines)
 
 
@@ -272,7 +286,18 @@ def on(machine: dict[str, Any]) -> str:
 
 
 def filled(text: str) -> str:
-    tables = (accuracy, ablation, engines, latency, stages, floors, precision, refinement, gpu)
+    tables = (
+        accuracy,
+        kinds,
+        ablation,
+        engines,
+        latency,
+        stages,
+        floors,
+        precision,
+        refinement,
+        gpu,
+    )
     for make in tables:
         name = make.__name__
         pattern = rf"(<!-- {name} -->\n).*?\n?(<!-- end -->)"

@@ -27,7 +27,8 @@ class Checkpoint:
         average: the state of its moving average, which is what is exported.
         optimizer: the state of the optimiser.
         scaler: the state of the gradient scaler; empty unless computing in float16.
-        trained_on: the datasets and their licences.
+        trained_on: the datasets and their licences, those of weights begun with among them.
+        datasets: names of what this run learns from, in order; empty where that is not known.
     """
 
     config: TrainConfig
@@ -37,6 +38,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     trained_on: tuple[Source, ...] = ()
+    datasets: tuple[str, ...] = ()
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -114,8 +114,10 @@ class Learner:
         self.average.update_parameters(self.network)
         return logits.detach().cpu(), float(loss.detach())
 
-    def checkpoint(self, step: int, trained_on: tuple[Source, ...]) -> Checkpoint:
-        """Everything that is needed to go on from `step`."""
+    def checkpoint(
+        self, step: int, trained_on: tuple[Source, ...], datasets: tuple[str, ...]
+    ) -> Checkpoint:
+        """Everything that is needed to go on from `step`, and what was learnt from."""
         return Checkpoint(
             self._config,
             step,
@@ -124,6 +126,7 @@ class Learner:
             optimizer=self._optimizer.state_dict(),
             scaler=self._scaler.state_dict(),
             trained_on=trained_on,
+            datasets=datasets,
         )
 
 

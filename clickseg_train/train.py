@@ -52,9 +52,9 @@ def train(
         datasets: learnt from; only their training cases are read.
         out: the run's folder, made if its parent exists.
         config: of the run.
-        resume: go on from the folder's checkpoint, which must have been made with this
-            configuration (but for its length, validation and pictures, and names and texts of the
-            model) and as many processes.
+        resume: go on from the folder's checkpoint, which must have been made with these
+            datasets, this configuration (but for its length, validation and pictures, and names and
+            texts of the model) and as many processes.
         initial: a state of the network to begin with, instead of random weights.
         sources: what those weights were trained on.
         cache: where preprocessed cases are kept; without it, in `out / "cases"`.
@@ -70,7 +70,7 @@ def train(
         DatasetError: no dataset has a training case.
         ConfigError: a device that cannot be used, or a structure branch that nothing teaches.
         CheckpointError: a folder with a checkpoint and no `resume`, or the other way round, another
-            configuration than the checkpoint's, or weights of another network.
+            configuration or other datasets than the checkpoint's, or weights of another network.
         TrainingError: the loss is no longer finite; the last checkpoint stays.
         FileError: a case cannot be read, or the folder cannot be made or written to.
     """
@@ -85,7 +85,7 @@ def train(
         wait_for_all(place)
         before = read_checkpoint(path) if resume else None
         if before is not None:
-            _check_same_run(path, before, config)
+            _check_same_run(path, before, config, _names(datasets))
         cases = [case for dataset in datasets for case in dataset.train]
         if place.leads:  # the others find everything ready
             CaseCache(cache or out / CACHE, cases, on_case)
@@ -141,6 +141,7 @@ class _Record:
         self._out, self._config, self._learner = out, config, learner
         self._board, self._report = board, report
         self._kept = [case for dataset in datasets for case in dataset.val]
+        self._datasets = _names(datasets)
         own = (Source(d.name, d.licence or "not stated") for d in datasets if d.train)
         self._trained_on = tuple(dict.fromkeys((*trained_on, *own)))
 
@@ -158,7 +159,8 @@ class _Record:
 
     def checkpoint(self, step: int) -> None:
         """Write the checkpoint of `step`."""
-        write_checkpoint(self._out / CHECKPOINT, self._learner.checkpoint(step, self._trained_on))
+        state = self._learner.checkpoint(step, self._trained_on, self._datasets)
+        write_checkpoint(self._out / CHECKPOINT, state)
 
     def _tell(self, result: StepReport | ValidationReport) -> None:
         with (self._out / LOG).open("a") as file:
@@ -186,11 +188,21 @@ def _check(path: Path, out: Path, resume: bool) -> None:
     write_whole(out / LOG, b"")
 
 
-def _check_same_run(path: Path, before: Checkpoint, config: TrainConfig) -> None:
+def _names(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+    """The names of those that are learnt from."""
+    return tuple(dataset.name for dataset in datasets if dataset.train)
+
+
+def _check_same_run(
+    path: Path, before: Checkpoint, config: TrainConfig, datasets: tuple[str, ...]
+) -> None:
     ours, theirs = _lasting(config), _lasting(before.config)
     changed = [key for key in ours if ours[key] != theirs[key]]
     if changed:
         raise CheckpointError(f"{path}: was made with another configuration ({', '.join(changed)})")
+    if before.datasets not in ((), datasets):
+        names = ", ".join(before.datasets)
+        raise CheckpointError(f"{path}: learns from {names}, in that order; give the same datasets")
 
 
 def _lasting(config: TrainConfig) -> dict[str, object]:

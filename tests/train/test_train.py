@@ -294,6 +294,9 @@ def test_folders_are_not_mixed_up(dataset: Dataset, config: TrainConfig, tmp_pat
     other = replace(config, model=replace(config.model, click_radius=5))
     with pytest.raises(cs.CheckpointError, match="another configuration"):
         train([dataset], tmp_path / "run", other, resume=True)
+    more = replace(dataset, name="more")
+    with pytest.raises(cs.CheckpointError, match=rf"learns from {dataset.name}, in that order"):
+        train([dataset, more], tmp_path / "run", config, resume=True)
     with pytest.raises(cs.FileError, match="cannot be made"):
         train([dataset], tmp_path / "no" / "run", config)
     with pytest.raises(cs.DatasetError, match="no dataset has a case"):
