@@ -59,7 +59,15 @@ def settings(steps: int) -> TrainConfig:
     light = read_config("light")
     small = replace(light.model, patch_size=(64, 64, 64), spacing_mm=(2.0, 2.0, 2.0))
     return replace(
-        light, steps=steps, patch_size=(48, 48, 48), ema=0.99, picture_every=0, model=small
+        light,
+        steps=steps,
+        warm_up=steps // 10,
+        settle=0.3,
+        autocast="float32",
+        patch_size=(48, 48, 48),
+        ema=0.99,
+        picture_every=0,
+        model=small,
     )
 
 
@@ -92,7 +100,7 @@ def measure(config: TrainConfig, cache: Path) -> dict[str, object]:
     }
 
 
-def main(steps: int = 200) -> None:
+def main(steps: int = 300) -> None:
     light_data.main()
     rows = {}
     for name, change in VARIANTS.items():
@@ -104,5 +112,5 @@ def main(steps: int = 200) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=300)
     main(parser.parse_args().steps)
