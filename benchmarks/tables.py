@@ -46,8 +46,8 @@ def accuracy() -> str:
             lines.append(f"| {name} | {values} | |")
             if name == "Dice" and found["aim"]:
                 aims = (found["aim"].get(str(n)) for n in SHOWN)
-                shown = " | ".join("" if aim is None else f"{aim:.2f}" for aim in aims)
-                lines.append(f"| Dice that was aimed at | {shown} | |")
+                shown = "".join(" |" if aim is None else f" {aim:.2f} |" for aim in aims)
+                lines.append(f"| Dice that was aimed at |{shown} |")
     return "\n".join(lines)
 
 
