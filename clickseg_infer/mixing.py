@@ -1,10 +1,10 @@
 """The answer of clicks and structures together.
 
 It is the mean over hypotheses; under one of a structure, the odds of a voxel are those of the
-clicking network times those of belonging to that structure.
+clicking network times those of belonging to that structure. The clicking network hardly believes
+in anything far from a click, so under a structure its doubt counts only so much.
 """
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
@@ -21,6 +21,8 @@ Floats = NDArray[np.float32]
 
 _LEAST = 1e-3  # chance of belonging to a structure, and of not: no more is believed
 _LIKELY = 0.02  # hypotheses of less weight are left out
+_DOUBT = -2.0  # under a structure the clicking network's logits count as this at least
+_HOPELESS = 3.0  # below the threshold: logits that no hypothesis brings nearer stay as they are
 
 
 def informed(
@@ -36,8 +38,8 @@ def informed(
         logits: (z, y, x), what the network says by the clicks. Not modified.
         chances: (1 + structures, z / CELL, y / CELL, x / CELL). Not modified.
         meaning: how likely each structure is meant, or a part of it.
-        threshold_logit: above which a voxel belongs to the object. Logits that cannot come to lie
-            above it stay as they are.
+        threshold_logit: above which a voxel belongs to the object. Logits that come to lie far
+            below it under every hypothesis stay as they are.
         other_parts: (z / CELL, y / CELL, x / CELL) by the number of a structure, where other parts
             of it are than the one meant; where there are none, a part is as the whole.
 
@@ -49,7 +51,7 @@ def informed(
     if not len(likely):
         return logits
     rest = np.float32(max(0, 1 - likely.sum()))
-    hopeless = np.float32(threshold_logit + math.log(_LEAST))
+    hopeless = np.float32(threshold_logit - _HOPELESS)
     out = np.empty_like(logits)
     taps = [_taps(n) for n in logits.shape]
     edges = np.linspace(0, len(logits), cores() + 1).astype(int)
@@ -97,8 +99,10 @@ def _taps(voxels: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
 def _inform(logits, shifts, likely, rest, hopeless, z, y, x, begin, end, out):  # type: ignore[no-untyped-def] # pragma: no cover
     """Fill planes `begin` to `end` of `out`: the mean over hypotheses of shifted logits."""
     one, most = np.float32(1), np.float32(60)  # beyond which a logit overflows
+    doubt = np.float32(_DOUBT)
     count, cells = len(likely), shifts.shape[3]
     row = np.empty((count, cells), np.float32)
+    shifted = np.empty(count, np.float32)
     for k in range(begin, end):
         z0, z1, c = z[0][k], z[1][k], z[2][k]
         for j in range(logits.shape[1]):
@@ -110,16 +114,20 @@ def _inform(logits, shifts, likely, rest, hopeless, z, y, x, begin, end, out):  
                     row[n, i] = near * (one - c) + far * c
             for i in range(logits.shape[2]):
                 logit = logits[k, j, i]
-                if logit < hopeless:
+                believed = max(logit, doubt)
+                x0, x1, a = x[0][i], x[1][i], x[2][i]
+                best = logit
+                for n in range(count):
+                    shifted[n] = believed + row[n, x0] * (one - a) + row[n, x1] * a
+                    best = max(best, shifted[n])
+                if best < hopeless:
                     out[k, j, i] = logit
                     continue
-                x0, x1, a = x[0][i], x[1][i], x[2][i]
                 against = np.exp(-min(max(logit, -most), most))
                 chance = one / (one + against)
                 inside, outside = rest * chance, rest * chance * against
                 for n in range(count):
-                    shifted = logit + row[n, x0] * (one - a) + row[n, x1] * a
-                    against = np.exp(-min(max(shifted, -most), most))
+                    against = np.exp(-min(max(shifted[n], -most), most))
                     chance = one / (one + against)
                     inside += likely[n] * chance
                     outside += likely[n] * chance * against

@@ -1,16 +1,21 @@
 """Normalisation for a network that was exported without it, so that it can be trained on."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+_LEAST_SHARE = 0.1  # of the layer's mean variance, for a channel that hardly ever does anything
 
 
 def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Give every batch normalisation the statistics of what it normalises, in place.
 
     Scale and shift are set against them: in evaluation the network computes what it did before, and
-    in training about that, instead of something else altogether.
+    in training about that, instead of something else altogether. Kernels before a normalisation get
+    the size that they are drawn with: folded ones can be so small that a hundred steps of an
+    optimiser, which moves all weights by about its rate, would make other kernels of them.
 
     Args:
         network: whose normalisations do not normalise yet (mean 0, variance 1).
@@ -39,7 +44,8 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
         for norm, found in sums.items():
             count, total, square = torch.stack(found).sum(0)
             mean = total / count
-            variance = (square / count - mean**2).clamp(min=1e-6)
+            variance = square / count - mean**2
+            variance = variance.clamp(min=max(1e-6, _LEAST_SHARE * float(variance.mean())))
             assert norm.running_mean is not None
             assert norm.running_var is not None
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # as computed until now
@@ -48,4 +54,24 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.bias.copy_(shift + mean * scale)
             norm.running_mean.copy_(mean)
             norm.running_var.copy_(variance)
+        for module in network.modules():
+            if isinstance(module, nn.Sequential) and len(module) == 2:
+                kernels, behind = module
+                if isinstance(kernels, nn.Conv3d) and isinstance(behind, nn.BatchNorm3d):
+                    _as_drawn(kernels, behind)
     network.train(training)
+
+
+def _as_drawn(kernels: nn.Conv3d, norm: nn.BatchNorm3d) -> None:
+    """Kernels as large as He et al. 2015 draw them, and the normalisation that undoes it."""
+    assert kernels.bias is None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    drawn = math.sqrt(2 / kernels.weight[0].numel())
+    size = kernels.weight.pow(2).mean((1, 2, 3, 4)).sqrt()
+    factor = torch.where(size > 0, drawn / size, torch.ones_like(size))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt() / factor
+    kernels.weight.mul_(factor[:, None, None, None, None])
+    norm.running_mean.mul_(factor)
+    norm.running_var.mul_(factor**2)
+    norm.weight.copy_(scale * (norm.running_var + norm.eps).sqrt())

@@ -51,7 +51,7 @@ def check_heads(
 
     Raises:
         ParityError: a gradient differs by more than TOLERANCE, or a logit by more than the
-            exported network's may.
+            exported network's may; or a head tunes what has no part in the logits.
         EngineError: the engine cannot run a head.
     """
     tensors = tensors_of(network, spec)
@@ -94,6 +94,11 @@ def _checked(
     worst = max(np.abs(refiner.all_logits(tensors, tuning) - plain).max(), np.abs(by_window).max())
     if not worst <= allowed_difference(plain):
         raise ParityError(f"the head {refiner.point} differs by up to {worst:.2e} in a logit")
+    if not expected.any():
+        raise ParityError(
+            f"the head {refiner.point} cannot be checked: what it tunes does not reach the logits; "
+            "a part of the network is at rest"
+        )
     direction = expected / np.linalg.norm(expected)
     ahead, behind = (
         _weighted(network, spec, refiner.point, tuning, sign * _STEP * direction, weights)

@@ -21,7 +21,7 @@ from clickseg_infer.refinement.heads import POINTS, with_outputs
 from clickseg_infer.refinement.network_end import end_of, end_shapes
 from clickseg_infer.refinement.refiner import Refiner, open_refiner
 from clickseg_infer.refinement.tuning import Tuning
-from clickseg_train.checkpoint import read_checkpoint
+from clickseg_train.checkpoint import read_checkpoint, write_checkpoint
 from clickseg_train.networks import DeepLabV3Plus
 
 STARTS = [(0, 0, 0), (26, 26, 26), (-2, 12, 20), (14, 8, -2)]
@@ -193,6 +193,19 @@ def test_a_wrong_gradient_is_refused_and_nothing_written(
     ):
         export_model(tiny_checkpoint, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_which_a_part_is_at_rest_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """As after a training that went wrong: no gradient comes from there, so none can be checked."""
+    checkpoint = read_checkpoint(tiny_checkpoint)
+    checkpoint.average["decoder.1.0.1.weight"].zero_()
+    checkpoint.average["decoder.1.0.1.bias"].fill_(-1)
+    write_checkpoint(tmp_path / "m.ckpt", checkpoint)
+    with pytest.raises(cs.ParityError, match="the head fbrs-a cannot be checked: what it tunes"):
+        export_model(tmp_path / "m.ckpt", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_wrong_logit_is_refused(

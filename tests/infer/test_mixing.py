@@ -18,16 +18,29 @@ def test_the_answer_is_the_mean_over_what_may_be_meant(rng: np.random.Generator)
         place = np.clip((np.arange(16) + 0.5) / CELL - 0.5, 0, 3)
         return np.apply_along_axis(lambda v: np.interp(place, np.arange(4), v), axis, values)
 
-    expected = 0.31 / (1 + np.exp(-logits.astype(float)))
+    expected, best = 0.31 / (1 + np.exp(-logits.astype(float))), logits
     for weight, chance in zip((0.5, 0.19), chances[1:3].astype(float), strict=True):
         chance = np.clip(chance, 1e-3, 1 - 1e-3)
         shift = np.log(chance / (1 - chance))
         for axis in range(3):
             shift = along(shift, axis)
-        expected += weight / (1 + np.exp(-logits - shift))
-    reached = logits > np.log(1e-3)
+        under = np.maximum(logits, -2.0) + shift
+        expected += weight / (1 + np.exp(-under))
+        best = np.maximum(best, under)
+    reached = best > -3
     assert np.allclose(found[reached], np.log(expected / (1 - expected))[reached], atol=1e-4)
     assert np.array_equal(found[~reached], logits[~reached])
+
+
+def test_under_a_structure_the_network_that_follows_clicks_can_only_doubt_so_much() -> None:
+    """Of a long organ it knows no more than what lies around the click."""
+    logits = np.full((16, 16, 16), -20, np.float32)
+    found = informed(logits, chances_of(0.99), meaning_of(0.1, [0.9], [0]), 0.0)
+    assert (found > 1).all()
+    unlikely = informed(logits, chances_of(0.8), meaning_of(0.1, [0.9], [0]), 0.0)
+    assert (unlikely < 0).all()
+    elsewhere = informed(logits, chances_of(0.01), meaning_of(0.1, [0.9], [0]), 0.0)
+    assert np.array_equal(elsewhere, logits)
 
 
 def test_without_a_likely_structure_the_logits_are_those_of_the_clicks() -> None:
@@ -46,7 +59,7 @@ def test_any_logit_stays_finite_and_goes_where_the_structure_says(
     found = informed(logits, chances_of(chance), meaning, 0.0)
     assert np.isfinite(found).all()
     moved = found[8, 8, 8] - np.clip(logit, -60, 60)
-    if weight > 0.02 and -6 < logit < 6:
+    if weight > 0.02 and -2 < logit < 6:
         assert moved >= -1e-3 if chance > 0.5 else moved <= 1e-3
 
 

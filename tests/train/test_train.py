@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -222,6 +223,32 @@ def test_measured_norms_change_nothing_in_evaluation(config: TrainConfig, tiny_o
     assert torch.allclose(before, trained, atol=0.05 * float(before.std()) + 1e-3)
     with cs.load_model(tiny_onnx, precision="float32") as model:
         assert np.allclose(model.engine.run(batch[:1].numpy()), before[:1], atol=1e-3)
+
+
+def test_measured_norms_leave_kernels_of_the_size_that_an_optimiser_expects(
+    config: TrainConfig, tiny_onnx: Path
+) -> None:
+    """Folded kernels may be so small that a few steps make other kernels of them."""
+    from clickseg_export.onnx_weights import read_initial
+
+    initial, spec = read_initial(tiny_onnx, config)
+    network = build_network(config.network, len(spec.channels))
+    network.load_state_dict(initial)
+    first, second = network.stages[3][0].first[0], network.stages[3][0].second
+    with torch.no_grad():  # a channel that is as large as before in the end, by tiny kernels
+        first[0].weight.mul_(100)
+        first[1].bias.mul_(100)
+        second[0].weight.div_(100)
+    batch = torch.from_numpy(np.concatenate([example_batch(spec)] * 2))
+    with torch.no_grad():
+        before = network.eval()(batch)
+        measure_norms(network, [batch])
+        assert torch.allclose(network.eval()(batch), before, atol=1e-4)
+    fresh = build_network(config.network, len(spec.channels))
+    for name, weight in fresh.named_parameters():
+        if weight.dim() == 5 and weight.shape[2] > 1 and "classifier" not in name:
+            drawn = math.sqrt(2 / weight[0].numel())
+            assert float(network.get_parameter(name).std()) == pytest.approx(drawn, rel=0.2)
 
 
 def test_epochs_are_counted_in_objects(
