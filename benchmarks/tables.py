@@ -54,7 +54,8 @@ def accuracy() -> str:
 def kinds() -> str:
     lines = ["| Dice after clicks | " + " | ".join(map(str, SHOWN)) + " | objects |"]
     lines.append("|---" * (len(SHOWN) + 2) + "|")
-    for found in loaded("accuracy")["groups"].values():
+    for group, found in loaded("accuracy")["groups"].items():
+        lines.append(f"| **{group}** |" + " |" * (len(SHOWN) + 1))
         for name, kind in found["by_kind"].items():
             values = " | ".join(f"{kind['mean_dice'][n - 1]:.2f}" for n in SHOWN)
             lines.append(f"| {name} | {values} | {kind['objects']} |")

@@ -235,7 +235,7 @@ def test_measured_norms_leave_kernels_of_the_size_that_an_optimiser_expects(
     network = build_network(config.network, len(spec.channels))
     network.load_state_dict(initial)
     first, second = network.stages[3][0].first[0], network.stages[3][0].second
-    with torch.no_grad():  # a channel that is as large as before in the end, by tiny kernels
+    with torch.no_grad():  # what comes of both stays, by larger and by smaller kernels
         first[0].weight.mul_(100)
         first[1].bias.mul_(100)
         second[0].weight.div_(100)
