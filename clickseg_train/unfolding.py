@@ -15,7 +15,8 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Scale and shift are set against them: in evaluation the network computes what it did before, and
     in training about that, instead of something else altogether. Kernels before a normalisation get
     the size that they are drawn with: folded ones can be so small that a hundred steps of an
-    optimiser, which moves all weights by about its rate, would make other kernels of them.
+    optimiser, which moves all weights by about its rate, would make other kernels of them. Parts
+    that the batches do not reach stay as they are.
 
     Args:
         network: whose normalisations do not normalise yet (mean 0, variance 1).
@@ -57,7 +58,7 @@ def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
         for module in network.modules():
             if isinstance(module, nn.Sequential) and len(module) == 2:
                 kernels, behind = module
-                if isinstance(kernels, nn.Conv3d) and isinstance(behind, nn.BatchNorm3d):
+                if isinstance(kernels, nn.Conv3d) and behind in sums:
                     _as_drawn(kernels, behind)
     network.train(training)
 
