@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import signal
 import subprocess
@@ -25,7 +24,6 @@ from clickseg_train.networks import build_network
 from clickseg_train.reports import StepReport, ValidationReport
 from clickseg_train.tensorboard import FOLDER, picture
 from clickseg_train.train import CACHE, LOG, train
-from clickseg_train.unfolding import measure_norms
 from clickseg_train.validate import random_clicks
 
 
@@ -204,53 +202,6 @@ def test_another_head_is_begun_anew(
         if not name.startswith("classifier."):
             assert torch.equal(state[name], same[name]), name
     assert all(name.startswith("classifier.") for name in set(same) ^ set(state))
-
-
-def test_measured_norms_change_nothing_in_evaluation(config: TrainConfig, tiny_onnx: Path) -> None:
-    from clickseg_export.onnx_weights import read_initial
-
-    initial, spec = read_initial(tiny_onnx, config)
-    network = build_network(config.network, len(spec.channels))
-    network.load_state_dict(initial)
-    batch = torch.from_numpy(np.concatenate([example_batch(spec)] * 2))
-    with torch.no_grad():
-        before = network.eval()(batch)
-        measure_norms(network, [batch])
-        after = network.eval()(batch)
-        trained = network.train()(batch)
-    assert torch.allclose(before, after, atol=1e-4)
-    # It now computes about the same with the statistics of the batch.
-    assert torch.allclose(before, trained, atol=0.05 * float(before.std()) + 1e-3)
-    with cs.load_model(tiny_onnx, precision="float32") as model:
-        assert np.allclose(model.engine.run(batch[:1].numpy()), before[:1], atol=1e-3)
-
-
-def test_measured_norms_leave_kernels_of_the_size_that_an_optimiser_expects(
-    config: TrainConfig, tiny_onnx: Path
-) -> None:
-    """Folded kernels may be so small that a few steps make other kernels of them."""
-    from clickseg_export.onnx_weights import read_initial
-
-    initial, spec = read_initial(tiny_onnx, config)
-    network = build_network(config.network, len(spec.channels))
-    network.load_state_dict(initial)
-    first, second = network.stages[3][0].first[0], network.stages[3][0].second
-    with torch.no_grad():  # what comes of both stays, by larger and by smaller kernels
-        first[0].weight.mul_(100)
-        first[1].bias.mul_(100)
-        second[0].weight.div_(100)
-    batch = torch.from_numpy(np.concatenate([example_batch(spec)] * 2))
-    with torch.no_grad():
-        before = network.eval()(batch)
-        measure_norms(network, [batch])
-        assert torch.allclose(network.eval()(batch), before, atol=1e-4)
-    fresh = build_network(config.network, len(spec.channels))
-    for name, weight in fresh.named_parameters():
-        if weight.dim() == 5 and weight.shape[2] > 1 and "classifier" not in name:
-            drawn = math.sqrt(2 / weight[0].numel())
-            assert float(network.get_parameter(name).detach().std()) == pytest.approx(
-                drawn, rel=0.2
-            )
 
 
 def test_epochs_are_counted_in_objects(
