@@ -37,7 +37,7 @@ _LATE = 4  # from this click on, what is left to correct is near the click
 _MOST_CHANGED = 0.5  # of the mask: more than this a click changes only in its reach
 _REACH_ON, _REACH_OFF, _REACH_LATE = 1.0, 2.0, 0.6  # of positive, negative, late positive clicks
 _CLOSER = 1.0, 0.8  # of the fitting spacing: the first click is looked at from these
-_MARGIN = 1.3  # a patch is this much longer than the object it is fitted to
+_MARGIN, _MARGIN_ROUGH = 1.05, 1.3  # a patch is so much longer than an object; than a rough one
 
 
 def predict(
@@ -189,7 +189,7 @@ def _first_look(run: Run, clicks: Clicks, known: Prediction) -> Look:
     rough = look(run, clicks, known, wide, latest)
     seen = union(rough.found.box, box_at(latest))
     assert seen is not None
-    fitting = fitting_spacing(run, seen)
+    fitting = fitting_spacing(run, seen, _MARGIN_ROUGH)
     best, surest = rough, 0.0
     for share in _CLOSER if fitting != wide else ():
         if run.out_of_time():
@@ -211,11 +211,11 @@ def _fitting_look(run: Run, clicks: Clicks, known: Prediction, seen: Box) -> Loo
     return look(run, clicks, known, spacing, centre, wanted, late=late)
 
 
-def fitting_spacing(run: Run, box: Box) -> Spacing:
-    """The finest spacing of the model's at which one patch holds the box with a margin."""
+def fitting_spacing(run: Run, box: Box, margin: float = _MARGIN) -> Spacing:
+    """The finest spacing of the model's at which one patch is `margin` times as long as the box."""
     spec = run.model.spec
     zooms = [
-        (high - low) * own * _MARGIN / (size * close)
+        (high - low) * own * margin / (size * close)
         for (low, high), own, size, close in zip(
             box, run.volume.spacing_mm, spec.patch_size, spec.spacing_mm, strict=True
         )
