@@ -6,12 +6,12 @@ bit for bit.
 
 One look is one patch of the network, and its neighbours as far as the object reaches them. The
 first click is answered by a wide look, which finds out how large the object is, and two fresh looks
-at about the spacing at which the object just fits, of which the surer counts. The next clicks look
-once, at that spacing, and later ones at their own place from as close as the model can. All ask
-the model which structure of the body is meant, if it knows any. A positive click
-only adds to the mask and a negative one only takes away: far from the mask's border or the click
-only what the network is sure of, and not too far from the click where clicks of the other kind are
-nearer.
+at about the spacing at which the object fits with room to spare, of which the surer counts. The
+next clicks look once, at the spacing at which it just fits, and later ones at their own place from
+as close as the model can. All ask the model which structure of the body is meant, if it knows any.
+A positive click only adds to the mask and a negative one only takes away: far from the mask's
+border or the click only what the network is sure of, and not too far from the click where clicks of
+the other kind are nearer.
 """
 
 import time
