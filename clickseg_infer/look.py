@@ -95,7 +95,7 @@ def look(
         seen = run_patch_once(run, grid, start, hints)
         if seen.chances is not None and not done:
             at = position_in(clicks[-1], grid, start)
-            meaning = meant(meaning, seen.chances, at, clicks[-1])
+            meaning = meant(meaning, seen.chances, at, clicks[-1], seen.cell_size)
         done[start], plain[start] = _informed(run, seen, grid, start, clicks, meaning)
         if late:
             break
@@ -167,7 +167,7 @@ def _informed(
     for click, number in meaning.rivals:
         beside.setdefault(number, []).append(position_in(click, grid, start))
     with run.watch.stage("structures"):
-        others = other_parts(run.model.spec.patch_size, (z, y, x), on, beside)
+        others = other_parts(seen.chances.shape[1:], seen.cell_size, (z, y, x), on, beside)
         limit = run.model.spec.threshold_logit
         logits = informed(seen.logits, seen.chances, meaning, limit, others)
         if seen.plain is seen.logits:

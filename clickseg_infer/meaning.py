@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from clickseg_infer.clicks import Click
 from clickseg_infer.file_grid import Index
-from clickseg_infer.structures import CELL
 from clickseg_infer.volume import Spacing
 
 Floats = NDArray[np.float32]
 
 _SURE = 0.98  # no click is so sure to be right as to rule a hypothesis out for good
 _UNNAMED = 0.7  # how likely any later click is where none of the structures is meant
+_AROUND = 4  # voxels: cells so near to the clicked one tell as much as it does
 _PART = 0.15  # how likely it is a part of a structure that is meant
 
 
@@ -43,27 +43,31 @@ class Meaning:
         self.whole.flags.writeable = self.part.flags.writeable = False
 
 
-def meant(before: Meaning | None, chances: Floats, position: Index, click: Click) -> Meaning | None:
+def meant(
+    before: Meaning | None, chances: Floats, position: Index, click: Click, cell_size: int
+) -> Meaning | None:
     """What is meant after one more click.
 
-    A click tells by the mean over its cell and those that touch it: people click near borders.
+    A click tells by the mean over its cell and those close to it: people click near borders.
 
     Args:
         before: what was meant without it; None where nothing is known, as before the first click.
-        chances: (1 + structures, z, y, x) of a patch, the first for none. Not modified.
+        chances: (1 + structures, z, y, x) of a patch's cells, the first for none. Not modified.
         position: the click's, (z, y, x) in voxels of the patch; may lie outside it, and then it
             tells nothing.
         click: the click.
+        cell_size: voxels along an axis of a cell.
 
     Returns:
         None where still nothing is known.
     """
     if before is not None and len(before.whole) != len(chances) - 1:
         before = None  # of another model's answer
-    cell = [p // CELL for p in position]
+    cell = [p // cell_size for p in position]
     if not all(0 <= c < n for c, n in zip(cell, chances.shape[1:], strict=True)):
         return before
-    around = tuple(slice(max(0, c - 1), c + 2) for c in cell)
+    reach = _AROUND // cell_size
+    around = tuple(slice(max(0, c - reach), c + reach + 1) for c in cell)
     here: Floats = chances[(slice(None), *around)].mean((1, 2, 3))
     none, named = float(here[0]), here[1:]
     if before is None:
@@ -72,8 +76,8 @@ def meant(before: Meaning | None, chances: Floats, position: Index, click: Click
     likely = np.clip(named if click.positive else 1 - named, 1 - _SURE, _SURE)
     rival = np.zeros(len(named), bool)
     if not click.positive:
-        z, y, x = cell
-        rival = chances[1:, z, y, x] > 0.5
+        block = tuple(_block(p, cell_size) for p in position)
+        rival = chances[(slice(1, None), *block)].mean((1, 2, 3)) > 0.5
     rivals = (*before.rivals, *((click, number) for number in np.flatnonzero(rival).tolist()))
     none, whole = _UNNAMED * before.none, likely * before.whole
     part = np.where(rival, np.float32(_UNNAMED), likely) * before.part
@@ -100,6 +104,7 @@ def likeliest(meaning: Meaning | None, names: Sequence[str]) -> tuple[str, float
 
 def other_parts(
     size: Index,
+    cell_size: int,
     spacing_mm: Spacing,
     on: Sequence[Index],
     beside: Mapping[int, Sequence[Index]],
@@ -107,18 +112,28 @@ def other_parts(
     """Where other parts than the one meant are: nearer to a click beside it than to any on it.
 
     Args:
-        size: of a patch (z, y, x), in voxels.
+        size: of a patch (z, y, x), in cells.
+        cell_size: voxels along an axis of a cell.
         spacing_mm: of its voxels (z, y, x).
         on: clicks on the object, (z, y, x) in voxels of the patch; may lie outside of it.
         beside: clicks beside it, by the number of the structure that they lie in; likewise.
 
     Returns:
-        (z / CELL, y / CELL, x / CELL) for each of these structures.
+        (z, y, x) of cells, for each of these structures.
     """
     if not on or not beside:
         return {}
-    own = _nearest(size, spacing_mm, on)
-    return {number: _nearest(size, spacing_mm, there) < own for number, there in beside.items()}
+    own = _nearest(size, cell_size, spacing_mm, on)
+    return {
+        number: _nearest(size, cell_size, spacing_mm, there) < own
+        for number, there in beside.items()
+    }
+
+
+def _block(voxel: int, cell_size: int) -> slice:
+    """The cells along an axis that fill the block of `_AROUND` voxels that a voxel lies in."""
+    first, cells = voxel // _AROUND * _AROUND // cell_size, max(1, _AROUND // cell_size)
+    return slice(first, first + cells)
 
 
 def _normalised(
@@ -128,12 +143,14 @@ def _normalised(
     return Meaning(float(none / total), whole / total, part / total, rivals)
 
 
-def _nearest(size: Index, spacing_mm: Spacing, places: Sequence[Index]) -> NDArray[np.float64]:
+def _nearest(
+    size: Index, cell_size: int, spacing_mm: Spacing, places: Sequence[Index]
+) -> NDArray[np.float64]:
     """The squared distance in mm of the middle of each cell from the nearest of some places."""
-    nearest = np.full([n // CELL for n in size], np.inf)
+    nearest = np.full(size, np.inf)
     for place in places:
         z, y, x = (
-            ((np.arange(n // CELL) * CELL + (CELL - 1) / 2 - p) * own) ** 2
+            (((np.arange(n) + 0.5) * cell_size - 0.5 - p) * own) ** 2
             for n, own, p in zip(size, spacing_mm, place, strict=True)
         )
         np.minimum(nearest, z[:, None, None] + y[:, None] + x, out=nearest)

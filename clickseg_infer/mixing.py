@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from clickseg_infer.machine import cores
 from clickseg_infer.meaning import Meaning
-from clickseg_infer.structures import CELL
 
 Floats = NDArray[np.float32]
 
@@ -36,12 +35,12 @@ def informed(
 
     Args:
         logits: (z, y, x), what the network says by the clicks. Not modified.
-        chances: (1 + structures, z / CELL, y / CELL, x / CELL). Not modified.
+        chances: (1 + structures, z, y, x) of cells that fill the patch. Not modified.
         meaning: how likely each structure is meant, or a part of it.
         threshold_logit: above which a voxel belongs to the object. Logits that come to lie far
             below it under every hypothesis stay as they are.
-        other_parts: (z / CELL, y / CELL, x / CELL) by the number of a structure, where other parts
-            of it are than the one meant; where there are none, a part is as the whole.
+        other_parts: (z, y, x) of cells by the number of a structure, where other parts of it are
+            than the one meant; where there are none, a part is as the whole.
 
     Returns:
         (z, y, x) float32, read-only like what the network gives, for which kernels are compiled;
@@ -53,7 +52,7 @@ def informed(
     rest = np.float32(max(0, 1 - likely.sum()))
     hopeless = np.float32(threshold_logit - _HOPELESS)
     out = np.empty_like(logits)
-    taps = [_taps(n) for n in logits.shape]
+    taps = [_taps(*n) for n in zip(logits.shape, chances.shape[1:], strict=True)]
     edges = np.linspace(0, len(logits), cores() + 1).astype(int)
 
     def planes(first: int, last: int) -> None:
@@ -87,11 +86,11 @@ def _log_odds(chances: Floats) -> Floats:
     return odds
 
 
-def _taps(voxels: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+def _taps(voxels: int, cells: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """For each voxel along an axis the cells to interpolate between, and the second's weight."""
-    place = np.clip((np.arange(voxels) + 0.5) / CELL - 0.5, 0, voxels // CELL - 1)
+    place = np.clip((np.arange(voxels) + 0.5) * cells / voxels - 0.5, 0, cells - 1)
     first = place.astype(np.int64)
-    second = np.minimum(first + 1, voxels // CELL - 1)
+    second = np.minimum(first + 1, cells - 1)
     return first, second, (place - first).astype(np.float32)
 
 

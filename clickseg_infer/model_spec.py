@@ -10,7 +10,7 @@ from clickseg_infer.errors import ModelError
 from clickseg_infer.file_grid import Index
 from clickseg_infer.volume import Spacing
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 CLICK_CHANNELS = (
     "positive",
     "negative",

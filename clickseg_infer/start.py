@@ -80,7 +80,7 @@ def _load_kernels(model: Model) -> None:
     from clickseg_infer.distances import take_back_beyond
     from clickseg_infer.engines.function import FunctionEngine
     from clickseg_infer.predicting import predict
-    from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures
+    from clickseg_infer.structures import CHANCES, IMAGE, Structures
 
     _import_numba_without_blas()
 
@@ -88,7 +88,7 @@ def _load_kernels(model: Model) -> None:
         return np.full((len(batch), 1, *batch.shape[2:]), 100, np.float32)
 
     def undecided(inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        cells = [n // CELL for n in inputs[IMAGE].shape[2:]]
+        cells = [n // 4 for n in inputs[IMAGE].shape[2:]]
         return {CHANCES: np.full((1, 2, *cells), 0.5, np.float32)}
 
     engine = FunctionEngine(everywhere, graph=undecided)

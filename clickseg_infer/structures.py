@@ -13,9 +13,6 @@ from clickseg_infer.engines import Engine, Network, open_engine
 from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.model_spec import ModelSpec
 
-CELL = 4
-"""Voxels along an axis of a patch for which the network gives one answer."""
-
 IMAGE, CHANCES = "image", "chances"
 """The names of its input and output."""
 
@@ -37,8 +34,8 @@ class Structures:
             ct: (W, z, y, x) float32, the CT channels of a patch. Not modified.
 
         Returns:
-            (1 + structures, z / CELL, y / CELL, x / CELL) float32, adding up to 1 in each cell;
-            first the chance of none of them.
+            (1 + structures, z, y, x) float32 of cells, each of so many voxels as the network was
+            made for, adding up to 1 in each cell; first the chance of none of them.
 
         Raises:
             EngineError: the engine failed.

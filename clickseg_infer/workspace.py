@@ -38,6 +38,13 @@ class Seen:
         if self.chances is not None:
             self.chances.flags.writeable = False
 
+    @property
+    def cell_size(self) -> int:
+        """Voxels along an axis of a cell of `chances`, which must be there."""
+        assert self.chances is not None
+        cells: int = self.chances.shape[1]
+        return len(self.logits) // cells
+
 
 class Workspace:
     """A buffer for the network's input, and what patches that ran lately gave.

@@ -34,6 +34,7 @@ class NetworkConfig:
         lesions: likewise, what it tells apart from those too, but what a click is never taken to
             mean: no two are alike.
         structure_width: channels of that branch at stride 4.
+        structure_detail: channels at stride 2, where it then answers; 0: it answers at stride 4.
         structure_windows: how many HU windows the branch sees, all that the model has.
     """
 
@@ -48,12 +49,18 @@ class NetworkConfig:
     structures: tuple[str, ...] = ()
     lesions: tuple[str, ...] = ()
     structure_width: int = 24
+    structure_detail: int = 0
     structure_windows: int = 1
 
     @property
     def classes(self) -> tuple[str, ...]:
         """What the branch tells apart: structures, then lesions."""
         return (*self.structures, *self.lesions)
+
+    @property
+    def structure_cell(self) -> int:
+        """Voxels along an axis for which the branch gives one answer."""
+        return 2 if self.structure_detail else 4
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -257,6 +264,7 @@ _RANGES: dict[str, tuple[str, float, float]] = {
     "refine_width": ("network", 0, 4096),
     "detail_width": ("network", 0, 4096),
     "structure_width": ("network", 3, 4096),
+    "structure_detail": ("network", 0, 4096),
     "structure_windows": ("network", 1, 64),
     "labels": ("sampling", 0, 1e6),
     "regions": ("sampling", 0, 1e6),

@@ -24,6 +24,14 @@ def resize(features: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(features, size=size, mode="trilinear", align_corners=False)
 
 
+def shuffled(cells: Tensor) -> Tensor:
+    """Eight channels of a cell become its 2^3 voxels: (N, 8C, z, y, x) to (N, C, 2z, 2y, 2x)."""
+    count, channels, depth, height, width = cells.shape
+    voxels = cells.view(count, channels // 8, 2, 2, 2, depth, height, width)
+    voxels = voxels.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return voxels.reshape(count, channels // 8, 2 * depth, 2 * height, 2 * width)
+
+
 class Block(nn.Module):
     """ResNet's basic block: two 3^3 convolutions and a shortcut."""
 

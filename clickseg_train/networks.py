@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clickseg_train.config import NetworkConfig
-from clickseg_train.layers import conv, conv_relu, resize, stage
+from clickseg_train.layers import conv, conv_relu, resize, shuffled, stage
 from clickseg_train.structure_branch import Structures
 
 _BLOCKS = (3, 4, 6, 3)  # ResNet-34
@@ -76,10 +76,7 @@ class Detail(nn.Module):
 
     def forward(self, features: Tensor, cells: Tensor) -> Tensor:
         """The network's features at stride 2, and those of `cells`, to logits (N, 1, z, y, x)."""
-        cells = self.voxels(self.join(torch.cat([features, cells], dim=1)))
-        count, _, depth, height, width = cells.shape
-        cells = cells.view(count, 2, 2, 2, depth, height, width).permute(0, 4, 1, 5, 2, 6, 3)
-        return cells.reshape(count, 1, 2 * depth, 2 * height, 2 * width)
+        return shuffled(self.voxels(self.join(torch.cat([features, cells], dim=1))))
 
 
 class DeepLabV3Plus(nn.Module):
@@ -118,9 +115,7 @@ class DeepLabV3Plus(nn.Module):
             self.refine = conv_relu(2 * narrow + width, config.refine_width)
         self.structures = None
         if config.structures:
-            self.structures = Structures(
-                config.structure_windows, config.structure_width, len(config.classes) + 1
-            )
+            self.structures = Structures(config)
         self.classifier: nn.Module
         if config.detail_width:
             self.classifier = Detail(channels, config.refine_width, config.detail_width)

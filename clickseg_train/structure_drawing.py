@@ -67,7 +67,8 @@ class StructureBatch:
 
     Attributes:
         inputs: (N, W, z, y, x) float32, one channel for each HU window.
-        shares: (N, C, z/4, y/4, x/4) float32, of each class in each cell; class 0 has no name.
+        shares: (N, C, cells along z, y, x) float32, of each class in each cell; class 0 has no
+            name.
         named: (N, C), whether the patch's dataset names the class.
     """
 
@@ -98,5 +99,5 @@ class StructureBatches(Feed[_Slot]):
     def _prepare(self, step: int, slot: int, rng: np.random.Generator) -> _Slot:
         del step, slot
         patch, named = self._draw(rng)
-        shares = cell_shares(patch.classes, len(named))
+        shares = cell_shares(patch.classes, len(named), self._config.network.structure_cell)
         return in_windows(patch.hu, self._spec.hu_windows.values()), shares, named

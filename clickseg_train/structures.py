@@ -20,7 +20,6 @@ from torch.nn import functional
 from clickseg_infer.boxes import slices_of
 from clickseg_infer.file_grid import Index
 from clickseg_infer.resample import NetworkGrid
-from clickseg_infer.structures import CELL
 from clickseg_train.augment import Augmentation
 from clickseg_train.cases import LabelledObject, LoadedCase
 from clickseg_train.objects import (
@@ -108,14 +107,23 @@ def varied(
     return StructurePatch(item.hu, item.truth)
 
 
-def cell_shares(classes: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
-    """The share of each of `count` classes in each cell: (z, y, x) to (C, z/4, y/4, x/4)."""
-    cells = [n // CELL for n in classes.shape]
-    z, y, x = (np.arange(n) // CELL for n in classes.shape)
-    cell = (z[:, None, None] * cells[1] + y[:, None]) * cells[2] + x
-    place = classes.astype(np.int64) * math.prod(cells) + cell
+def cell_shares(classes: NDArray[np.uint8], count: int, cell: int) -> NDArray[np.float32]:
+    """The share of each of `count` classes in each cell of `cell` voxels along an axis.
+
+    Args:
+        classes: (z, y, x), of each voxel.
+        count: of the classes.
+        cell: its size.
+
+    Returns:
+        (count, z / cell, y / cell, x / cell).
+    """
+    cells = [n // cell for n in classes.shape]
+    z, y, x = (np.arange(n) // cell for n in classes.shape)
+    own = (z[:, None, None] * cells[1] + y[:, None]) * cells[2] + x
+    place = classes.astype(np.int64) * math.prod(cells) + own
     voxels = np.bincount(place.ravel(), minlength=count * math.prod(cells))
-    return (voxels.reshape(count, *cells) / CELL**3).astype(np.float32)
+    return (voxels.reshape(count, *cells) / cell**3).astype(np.float32)
 
 
 class StructureLoss(nn.Module):

@@ -20,6 +20,7 @@ HALF = "_half"
 
 _HEAD = ("classifier.", "detail.")  # the latter of models before the classifier saw single voxels
 _BRANCH, _CLASSES = "structures.", "structures.classes."
+_SHARPER = "structures.sharper.classes."  # which has no row but the structures'
 
 
 def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -67,7 +68,9 @@ def read_initial(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], Mo
         if name.startswith(_BRANCH) and network.structures is None:
             continue
         if name.startswith(_CLASSES):
-            value = _by_name(state[name], value, known, wanted)
+            value = _by_name(state[name], value, ("", *known), ("", *wanted))
+        if name.startswith(_SHARPER) and name in state:
+            value = _by_name(state[name], value, known[: len(value)], config.network.labels)
         if not _fits(state, name, value):
             raise CheckpointError(
                 f"{path}: {name} {tuple(value.shape)} does not fit the configuration's network"
@@ -81,17 +84,16 @@ def _fits(state: dict[str, Tensor], name: str, value: Tensor) -> bool:
 
 
 def _by_name(first: Tensor, found: Tensor, known: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """The last layer's weights of what is wanted: those found under its name, else the first ones.
+    """A last layer's weights of what is wanted: those found under its name, else the first ones.
 
-    Row 0 is of everything without a name. Weights of another network are given back as they are.
+    Weights of another network are given back as they are.
     """
-    if first.shape[1:] != found.shape[1:] or len(found) != 1 + len(known):
+    if first.shape[1:] != found.shape[1:] or len(found) != len(known):
         return found
     rows = first.clone()
-    rows[0] = found[0]
-    for row, name in enumerate(wanted, start=1):
+    for row, name in enumerate(wanted):
         if name in known:
-            rows[row] = found[1 + known.index(name)]
+            rows[row] = found[known.index(name)]
     return rows
 
 

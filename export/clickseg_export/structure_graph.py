@@ -22,7 +22,7 @@ class Chances(nn.Module):
         self.network, self._structures = network, structures
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, W, z, y, x) to (N, 1 + structures, z/4, y/4, x/4)."""
+        """(N, W, z, y, x) to (N, 1 + structures, z, y, x) of cells."""
         chances = self.network(image).softmax(1)
         named = chances[:, 1 : 1 + self._structures]
         others = chances[:, 1 + self._structures :].sum(1, keepdim=True)

@@ -177,7 +177,7 @@ def test_bad_input_of_segment_gets_one_line_and_writes_nothing(
     holes[2, 2, 2], endless[2, 2, 2] = np.nan, np.inf
     click = ("--positive", "2,2,2")
     model = tiny_onnx.read_bytes()
-    newer = model.replace(b'"format_version": 4', b'"format_version": 7')
+    newer = model.replace(b'"format_version": 5', b'"format_version": 7')
     click_files = {
         "unknown.json": b'{"schema": "other/1", "clicks": []}',
         "broken.json": b'{"schema"',

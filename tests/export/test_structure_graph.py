@@ -18,14 +18,16 @@ from clickseg_train.networks import build_network
 PLAIN = CheckpointOptions(heads=False)
 
 
-@pytest.fixture
-def config(tiny_config: Path) -> TrainConfig:
+@pytest.fixture(params=[0, 4])
+def config(tiny_config: Path, request: pytest.FixtureRequest) -> TrainConfig:
+    """Of a branch that answers at stride 4, or at stride 2."""
     tiny = read_config(tiny_config)
     network = replace(
         tiny.network,
         structures=("liver|hepar", "spleen"),
         lesions=("tumour",),
         structure_width=6,
+        structure_detail=request.param,
         structure_windows=len(tiny.model.hu_windows),
     )
     return replace(tiny, network=network)
@@ -37,6 +39,8 @@ def checkpoint(config: TrainConfig, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     network = build_network(config.network, len(config.model.spec().channels))
     torch.nn.init.normal_(network.structures.classes.weight)
+    if network.structures.sharper is not None:
+        torch.nn.init.normal_(network.structures.sharper.classes.weight)
     state = network.state_dict()
     path = tmp_path / "some.ckpt"
     write_checkpoint(path, Checkpoint(config, 0, state, state, {}, {}, ()))
@@ -56,13 +60,14 @@ def test_the_file_tells_structures_apart_as_the_branch_does(
     images = example_batch(spec)[:, : len(spec.hu_windows)]
     with torch.no_grad():
         theirs = network.structures(torch.from_numpy(images)).softmax(1).numpy()
+    cell = config.network.structure_cell
     for engine in ("openvino", "onnxruntime"):
         with cs.load_model(out, engine=engine, precision="float32") as model:
             assert model.spec.structures == ("liver", "spleen")
             assert model.structures.engine.name == engine
             for image, chances in zip(images, theirs, strict=True):
                 ours = model.structures.chances(image)
-                assert ours.shape == (3, 8, 8, 8)
+                assert ours.shape == (3, *(n // cell for n in spec.patch_size))
                 assert np.allclose(ours.sum(0), 1, atol=1e-5)
                 assert np.allclose(ours[1:], chances[1:3], atol=1e-4)
                 assert np.ptp(ours[1]) > 0.05
@@ -139,6 +144,15 @@ def test_structures_that_are_known_by_name_keep_what_they_learnt(
             if torch.allclose(one, other, atol=1e-6)
         }
         assert same == set(kept.items())
+    if config.network.structure_detail:
+        sharper = "structures.sharper.classes.weight"
+        before = read_checkpoint(checkpoint).average[sharper]
+        for path in (checkpoint, out):
+            after = read_initial(path, wanted)[0][sharper]
+            assert after.shape == (3, *before.shape[1:])
+            assert not after[0].any()
+            assert torch.allclose(after[1:], before[[1, 0]], atol=1e-6)
+        before = read_checkpoint(checkpoint).average["structures.classes.weight"]
     one_lesion = replace(wanted, network=replace(network, lesions=("cyst",)))
     after = read_initial(out, one_lesion)[0]["structures.classes.weight"]
     assert torch.allclose(after[4], before[3])  # an exported model does not name its own

@@ -1,22 +1,25 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_ins import chances_of, meaning_of
 
 from clickseg_infer.mixing import informed
-from clickseg_infer.structures import CELL
 
 
-def test_the_answer_is_the_mean_over_what_may_be_meant(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("cells", [4, 8])
+def test_the_answer_is_the_mean_over_what_may_be_meant(
+    cells: int, rng: np.random.Generator
+) -> None:
     """Beside a plain calculation in float64."""
     logits = rng.normal(0, 3, (16, 16, 16)).astype(np.float32)
-    chances = rng.dirichlet([1.0] * 4, (4, 4, 4)).transpose(3, 0, 1, 2).astype(np.float32)
+    chances = rng.dirichlet([1.0] * 4, (cells,) * 3).transpose(3, 0, 1, 2).astype(np.float32)
     meaning = meaning_of(0.3, [0.4, 0.15, 0.01], [0.1, 0.04, 0])
     found = informed(logits, chances, meaning, 0.0)
 
     def along(values: np.ndarray, axis: int) -> np.ndarray:
-        place = np.clip((np.arange(16) + 0.5) / CELL - 0.5, 0, 3)
-        return np.apply_along_axis(lambda v: np.interp(place, np.arange(4), v), axis, values)
+        place = np.clip((np.arange(16) + 0.5) * cells / 16 - 0.5, 0, cells - 1)
+        return np.apply_along_axis(lambda v: np.interp(place, np.arange(cells), v), axis, values)
 
     expected, best = 0.31 / (1 + np.exp(-logits.astype(float))), logits
     for weight, chance in zip((0.5, 0.19), chances[1:3].astype(float), strict=True):
@@ -66,7 +69,7 @@ def test_any_logit_stays_finite_and_goes_where_the_structure_says(
 def test_patches_need_not_be_cubes(rng: np.random.Generator) -> None:
     """Along each axis the chances rise, and so does what is made of level logits."""
     for axis, shape in enumerate(((48, 16, 32), (16, 48, 32), (16, 32, 48))):
-        cells = [n // CELL for n in shape]
+        cells = [n // 4 for n in shape]
         chance = np.linspace(0.01, 0.99, cells[axis], dtype=np.float32)
         one = np.moveaxis(np.broadcast_to(chance, (*np.delete(cells, axis), len(chance))), -1, axis)
         logits = np.zeros(shape, np.float32)

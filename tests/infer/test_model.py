@@ -35,7 +35,7 @@ def test_a_spec_of_the_first_format_is_read() -> None:
     for key in ("precision", "precision_check"):
         del values[key]
     spec = cs.ModelSpec.from_json(json.dumps({**values, "format_version": 1}))
-    assert (spec.precision, spec.format_version) == ("float32", 4)
+    assert (spec.precision, spec.format_version) == ("float32", 5)
 
 
 def test_another_spec_replaces_the_one_that_is_there(tiny_onnx: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_not_a_model_of_ours(tiny_onnx: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused(tiny_onnx: Path, tmp_path: Path) -> None:
-    content = tiny_onnx.read_bytes().replace(b'"format_version": 4', b'"format_version": 9')
+    content = tiny_onnx.read_bytes().replace(b'"format_version": 5', b'"format_version": 9')
     (tmp_path / "new.onnx").write_bytes(content)
     with pytest.raises(cs.ModelError, match="format 9 is newer"):
         cs.load_model(tmp_path / "new.onnx")

@@ -11,8 +11,9 @@ import clickseg_infer as cs
 from clickseg_infer.engines.shared import SharedEngine
 from clickseg_infer.meaning import Meaning, other_parts
 from clickseg_infer.model import read_model_file, with_spec
-from clickseg_infer.structures import CELL, CHANCES, IMAGE, Structures
+from clickseg_infer.structures import CHANCES, IMAGE, Structures
 
+CELL = 4
 CENTRE = (20, 40, 50)
 HALVES = np.s_[:, :, :50], np.s_[:, :, 50:]
 
@@ -94,9 +95,9 @@ def test_parts_are_told_apart_by_all_clicks_in_mm(
     beside = (16, 30, 110)
     seen = []
 
-    def noted(size: object, spacing: object, ours: list, theirs: dict) -> dict:
+    def noted(size: object, cell: object, spacing: object, ours: list, theirs: dict) -> dict:
         seen.append((spacing, ours, theirs))
-        return other_parts(size, spacing, ours, theirs)
+        return other_parts(size, cell, spacing, ours, theirs)
 
     monkeypatch.setattr("clickseg_infer.look.other_parts", noted)
     clicks = [*(cs.Click(zyx) for zyx in on), cs.Click(beside, False)]

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import torch
 from interrupted import assert_same_weights, train_and_stop
+from torch.nn import functional
 
 import clickseg_infer as cs
-from clickseg_infer.structures import CELL
 from clickseg_train.augment import Augmentation
 from clickseg_train.case_cache import CaseCache
 from clickseg_train.cases import read_dataset
 from clickseg_train.checkpoint import read_checkpoint
 from clickseg_train.config import TrainConfig, read_config
 from clickseg_train.reports import StepReport
+from clickseg_train.structure_branch import Structures
 from clickseg_train.structure_drawing import StructureDraw
 from clickseg_train.structures import (
     StructureLoss,
@@ -30,10 +31,15 @@ BRANCH = "structures."
 
 @pytest.fixture
 def config(tiny_config: Path) -> TrainConfig:
+    """Of a branch that answers at stride 2."""
     tiny = read_config(tiny_config)
     windows = len(tiny.model.hu_windows)
     network = replace(
-        tiny.network, structures=("liver", "spleen"), structure_width=6, structure_windows=windows
+        tiny.network,
+        structures=("liver", "spleen"),
+        structure_width=6,
+        structure_detail=4,
+        structure_windows=windows,
     )
     return replace(tiny, network=network, learns="structures")
 
@@ -50,12 +56,29 @@ def test_a_label_is_of_the_class_whose_words_end_its_name() -> None:
 
 def test_shares_are_those_of_the_voxels_of_a_cell(rng: np.random.Generator) -> None:
     classes = rng.integers(0, 3, (8, 12, 16)).astype(np.uint8)
-    shares = cell_shares(classes, 4)
-    assert shares.shape == (4, 2, 3, 4)
-    assert np.allclose(shares.sum(0), 1)
-    for value in range(4):
-        cell = classes[4:8, 8:12, 0:4] == value
-        assert shares[value, 1, 2, 0] == pytest.approx(cell.mean())
+    for cell in (2, 4):
+        shares = cell_shares(classes, 4, cell)
+        assert shares.shape == (4, 8 // cell, 12 // cell, 16 // cell)
+        assert np.allclose(shares.sum(0), 1)
+        for value in range(4):
+            voxels = classes[cell : 2 * cell, 2 * cell : 3 * cell, :cell] == value
+            assert shares[value, 1, 2, 0] == pytest.approx(voxels.mean())
+
+
+def test_smaller_cells_change_nothing_at_first(config: TrainConfig) -> None:
+    """What was taught at stride 4 can be taught at stride 2."""
+    network = replace(config.network, lesions=("tumour",))
+    branches = [Structures(replace(network, structure_detail=detail)).eval() for detail in (0, 4)]
+    missing = branches[1].load_state_dict(branches[0].state_dict(), strict=False).missing_keys
+    assert all(name.startswith("sharper.") for name in missing)
+    image = torch.randn(1, network.structure_windows, 32, 32, 32)
+    with torch.no_grad():
+        wide, close = (branch(image) for branch in branches)
+        assert wide.shape == (1, 4, 8, 8, 8)
+        assert torch.equal(close, functional.interpolate(wide, scale_factor=2, mode="trilinear"))
+        torch.nn.init.ones_(branches[1].sharper.classes.weight)
+        changed = (branches[1](image) != close).flatten(2).any(2)
+    assert changed[0].tolist() == [False, True, True, False]
 
 
 def test_what_a_dataset_does_not_name_may_be_anything_else() -> None:
@@ -76,7 +99,7 @@ def test_what_a_dataset_does_not_name_may_be_anything_else() -> None:
 
 def test_the_loss_is_lowest_for_the_truth() -> None:
     rng = np.random.default_rng(1)
-    truth = torch.from_numpy(cell_shares(rng.integers(0, 3, (16, 16, 16)).astype(np.uint8), 3))
+    truth = torch.from_numpy(cell_shares(rng.integers(0, 3, (16, 16, 16)).astype(np.uint8), 3, 4))
     named = torch.tensor([[False, True, True]])
     right = (truth[None] + 1e-6).log()
     at_best = StructureLoss(balance=1.0)(right, truth[None], named)
@@ -156,11 +179,13 @@ def test_a_lesson_on_structures_resumes_as_if_unbroken(
     assert_same_weights(resumed, whole)
 
 
+@pytest.mark.parametrize("detail", [0, 4])
 def test_structures_are_learnt_in_a_few_steps(
-    phantoms: Path, config: TrainConfig, tmp_path: Path
+    detail: int, phantoms: Path, config: TrainConfig, tmp_path: Path
 ) -> None:
     reports: list[StepReport] = []
-    longer = replace(config, steps=60, learning_rate=1e-2, checkpoint_every=60)
+    network = replace(config.network, structure_detail=detail)
+    longer = replace(config, network=network, steps=60, learning_rate=1e-2, checkpoint_every=60)
     train([read_dataset(phantoms)], tmp_path / "run", longer, report=reports.append)
     losses = [report.loss for report in reports]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
@@ -175,7 +200,7 @@ def test_patches_hold_what_the_labels_name(
     assert all(named.tolist() == [False, True, True] for _, named in found)
     assert all(patch.classes.shape == patch.hu.shape == config.patch_size for patch, _ in found)
     assert {int(v) for patch, _ in found for v in np.unique(patch.classes)} == {0, 1, 2}
-    assert all(n % CELL == 0 for n in config.patch_size)
+    assert all(n % config.network.structure_cell == 0 for n in config.patch_size)
     other = replace(config, network=replace(config.network, structures=("heart", "lung")))
     with pytest.raises(cs.DatasetError, match=r"network\.structures"):
         StructureDraw([dataset], CaseCache(tmp_path / "cases", dataset.train), other)
