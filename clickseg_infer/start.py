@@ -88,7 +88,7 @@ def _load_kernels(model: Model) -> None:
         return np.full((len(batch), 1, *batch.shape[2:]), 100, np.float32)
 
     def undecided(inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        cells = [n // 4 for n in inputs[IMAGE].shape[2:]]
+        cells = [n // 4 for n in inputs[IMAGE].shape[2:]]  # kernels take cells of any size
         return {CHANCES: np.full((1, 2, *cells), 0.5, np.float32)}
 
     engine = FunctionEngine(everywhere, graph=undecided)
