@@ -69,7 +69,7 @@ class Structures(nn.Module):
         self._lesions = len(config.lesions)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, W, z, y, x), a channel for each HU window, to logits (N, classes, z, y, x) of cells."""
+        """(N, W, z, y, x), one for each HU window, to logits (N, classes, z, y, x) of cells."""
         stem = self.stem(image)
         fine = self.fine(stem)
         middle = self.middle(fine)
