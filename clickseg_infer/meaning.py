@@ -17,7 +17,8 @@ from clickseg_infer.volume import Spacing
 
 Floats = NDArray[np.float32]
 
-_SURE = 0.98  # no click is so sure to be right as to rule a hypothesis out for good
+_SURE_ON = 0.9  # no click on the object says more: it corrects, so there the structure was missed
+_SURE_BESIDE = 0.98  # nor one beside it; neither rules a hypothesis out for good
 _UNNAMED = 0.7  # how likely any later click is where none of the structures is meant
 _AROUND = 4  # voxels: cells so near to the clicked one tell as much as it does
 _PART = 0.15  # how likely it is a part of a structure that is meant
@@ -73,7 +74,8 @@ def meant(
     if before is None:
         whole, part = (1 - _PART) * named, _PART * named
         return _normalised(none, whole, part, ()) if click.positive else None
-    likely = np.clip(named if click.positive else 1 - named, 1 - _SURE, _SURE)
+    sure = _SURE_ON if click.positive else _SURE_BESIDE
+    likely = np.clip(named if click.positive else 1 - named, 1 - sure, sure)
     rival = np.zeros(len(named), bool)
     if not click.positive:
         block = tuple(_block(p, cell_size) for p in position)

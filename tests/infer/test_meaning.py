@@ -55,8 +55,9 @@ def test_later_clicks_tell_which_structure_was_meant() -> None:
     beside = meant(before, chances_of(0.9, 0.05), (0, 0, 0), BESIDE, CELL)
     assert beside.whole[1] > beside.whole[0]
     nowhere = meant(before, chances_of(0.0, 0.0), (0, 0, 0), ON, CELL)
-    assert nowhere.none > 0.7 > before.none
-    for found in (inside, beside, nowhere):
+    again = meant(nowhere, chances_of(0.0, 0.0), (0, 0, 0), ON, CELL)
+    assert again.none > 0.7 > nowhere.none > 0.4 > before.none
+    for found in (inside, beside, nowhere, again):
         assert sum(either(found)) == pytest.approx(1)
         assert min(found.none, *found.whole, *found.part) > 0  # no click rules anything out
     assert meant(before, chances_of(0.1, 0.9), (0, 16, 0), ON, CELL) is before
