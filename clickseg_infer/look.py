@@ -233,8 +233,9 @@ def _not_clicked(
     Where none lies on any, those are meant that the answer so far does not overlap; where there is
     no answer yet, none: everything is the network's best guess.
     """
+    # As numbers: cc3d 4.1 fails on some truth values that lie in a single row.
     components, count = cc3d.connected_components(
-        inside, connectivity=26, return_N=True, binary_image=True
+        inside.view(np.uint8), connectivity=26, return_N=True
     )
     positions = [position_in(click, grid, origin) for click in clicks if click.positive]
     kept = {

@@ -270,7 +270,8 @@ def challenge_click(truth: NDArray[np.bool_], answer: NDArray[np.bool_]) -> Clic
     error = truth != answer
     if not error.any():
         return None
-    components = cc3d.connected_components(error, connectivity=26)
+    # As numbers: cc3d 4.1 fails on some truth values that lie in a single row.
+    components = cc3d.connected_components(error.view(np.uint8), connectivity=26)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     largest = components == int(sizes.argmax())

@@ -44,6 +44,24 @@ def test_the_first_answer_is_the_closer_look_of_which_the_network_is_surest(
     assert half == (sure_one == 1)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_two_voxels_apart_in_a_single_row_are_an_answer(axis: int) -> None:
+    volume = cs.Volume(np.zeros((32, 32, 32), np.int16), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+    def two(batch: np.ndarray) -> np.ndarray:
+        logits = np.full((1, 1, *batch.shape[2:]), -4, np.float32)
+        across = np.moveaxis(logits, 2 + axis, 2)
+        across[:, :, 15, 16, 16] = across[:, :, 17, 16, 16] = 4
+        return logits
+
+    model = cs.Model(make_spec(), cs.FunctionEngine(two))
+    answer = cs.predict(model, volume, [cs.Click((16, 16, 16))])
+    assert answer.box is not None
+    sizes = sorted(high - low for low, high in answer.box)
+    assert sizes == [1, 1, 3]
+    assert answer.voxels == 2
+
+
 def test_an_incremental_answer_equals_a_recomputation(
     bright_model: cs.Model, ball_volume: cs.Volume
 ) -> None:

@@ -153,6 +153,9 @@ def test_the_challenges_clicks() -> None:
     click = challenge_click(np.zeros_like(truth), truth)
     assert click == cs.Click((9, 9, 9), positive=False)
     assert challenge_click(truth, truth) is None
+    row = np.zeros((1, 1, 3), bool)
+    row[..., ::2] = True  # two errors in a single row
+    assert challenge_click(row, np.zeros_like(row)) is not None
     # Missed and overrun parts that touch are one error: together larger than a third part.
     answer = np.roll(truth, 9, axis=2)
     truth[15:20, 20:28, 3:27] = True
