@@ -26,7 +26,7 @@ from clickseg_infer.boxes import (
 from clickseg_infer.clicks import Clicks
 from clickseg_infer.errors import VolumeError
 from clickseg_infer.file_grid import Index
-from clickseg_infer.meaning import Meaning, meant, other_parts
+from clickseg_infer.meaning import Meaning, chance_of_meant, meant, other_parts
 from clickseg_infer.mixing import informed
 from clickseg_infer.patch_run import Run, hints_for, position_in, run_patch, run_patch_once
 from clickseg_infer.patches import cover, focus, grow
@@ -36,6 +36,7 @@ from clickseg_infer.resample import (
     from_network,
     mask_to_network,
     network_grid,
+    values_back,
 )
 from clickseg_infer.volume import Spacing
 from clickseg_infer.weighing import weighed
@@ -55,8 +56,10 @@ class Look:
     """What was found, as an answer to no clicks, and the boxes of the volume that were looked at.
 
     Nothing is found outside these boxes. `logits` (z, y, x) are those of what was found, on the
-    look's own grid. `plain` is what the network found before it was tuned; the same where it was
-    not. `meant` says what the clicks mean; None where that is not known.
+    look's own `grid` from `origin` on. `plain` is what the network found before it was tuned; the
+    same where it was not. `meant` says what the clicks mean; None where that is not known.
+    `structure` (z, y, x) is how likely cells of the first patch, which began at `start`, belong to
+    the structure that is meant; None where none is known.
     """
 
     found: Prediction
@@ -64,6 +67,22 @@ class Look:
     logits: NDArray[np.float32]
     plain: Prediction
     meant: Meaning | None
+    grid: NetworkGrid
+    origin: Index
+    start: Index
+    structure: NDArray[np.float32] | None
+    cell_size: int
+
+    def logits_in(self, box: Box, limits: tuple[float, float]) -> NDArray[np.float32]:
+        """The logits (z, y, x) in a box of the volume, clipped."""
+        return values_back(self.logits, self.origin, self.grid, box, limits)
+
+    def structure_in(self, box: Box) -> tuple[NDArray[np.float32], float]:
+        """How likely a box of the volume belongs to what is meant, (z, y, x); and "none" is."""
+        if self.structure is None or self.meant is None:
+            return np.zeros(shape_of(box), np.float32), 1.0
+        there = values_back(self.structure, self.start, self.grid, box, (0, 1), self.cell_size)
+        return there, self.meant.none
 
 
 def look(
@@ -84,8 +103,9 @@ def look(
     """
     spec, volume = run.model.spec, run.volume
     grid = network_grid(volume.shape, volume.spacing_mm, spacing_mm)
-    waiting = {focus(grid.of_volume(centre), grid.shape, spec.patch_size): 0}
-    meaning = known.meant
+    first = focus(grid.of_volume(centre), grid.shape, spec.patch_size)
+    waiting = {first: 0}
+    meaning, structure, cell_size = known.meant, None, 1
     done: dict[Index, NDArray[np.float32]] = {}
     plain: dict[Index, NDArray[np.float32]] = {}
     while waiting and len(done) < MAX_PATCHES and not (done and run.out_of_time()):
@@ -96,6 +116,8 @@ def look(
         if seen.chances is not None and not done:
             at = position_in(clicks[-1], grid, start)
             meaning = meant(meaning, seen.chances, at, clicks[-1], seen.cell_size)
+            if late and meaning is not None:
+                structure, cell_size = chance_of_meant(meaning, seen.chances), seen.cell_size
         done[start], plain[start] = _informed(run, seen, grid, start, clicks, meaning)
         if late:
             break
@@ -119,7 +141,8 @@ def look(
 
     answer, logits = found(done)
     tuned = any(plain[start] is not done[start] for start in done)
-    return Look(answer, boxes, logits, found(plain)[0] if tuned else answer, meaning)
+    untuned = found(plain)[0] if tuned else answer
+    return Look(answer, boxes, logits, untuned, meaning, grid, origin, first, structure, cell_size)
 
 
 def sweep(run: Run, clicks: Clicks, known: Prediction) -> Prediction:

@@ -104,6 +104,21 @@ def likeliest(meaning: Meaning | None, names: Sequence[str]) -> tuple[str, float
     return (names[number], chance) if chance > 0.5 else None
 
 
+def chance_of_meant(meaning: Meaning, chances: Floats) -> Floats:
+    """How likely each cell belongs to the structure that is meant, if one is.
+
+    Args:
+        meaning: what is meant.
+        chances: (1 + structures, z, y, x) of cells. Not modified.
+
+    Returns:
+        (z, y, x).
+    """
+    either = meaning.whole + meaning.part
+    there: Floats = np.tensordot(either / max(float(either.sum()), 1e-6), chances[1:], 1)
+    return there
+
+
 def other_parts(
     size: Index,
     cell_size: int,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clickseg_infer.boxes import box_at, overlap, slices_of
 from clickseg_infer.clicks import Click, Clicks
 from clickseg_infer.file_grid import Index
+from clickseg_infer.judging import Judge, bundled_judge
 from clickseg_infer.model import Model
 from clickseg_infer.network_input import fill_click_channels
 from clickseg_infer.prediction import Prediction
@@ -27,6 +28,7 @@ class Run:
     """One call of `predict`: what it runs on, what it may spend, and what it has spent.
 
     Attributes:
+        judge: says what late clicks change near them.
         patches: that the network ran.
         final: False once a look was cut short.
         begin_with: what the network was tuned to last, before the answer to this click.
@@ -37,6 +39,7 @@ class Run:
     model: Model
     volume: Volume
     workspace: Workspace = field(default_factory=Workspace)
+    judge: Judge = bundled_judge
     watch: Stopwatch = field(default_factory=Stopwatch)
     patches: int = 0
     final: bool = True

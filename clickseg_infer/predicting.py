@@ -24,6 +24,8 @@ from clickseg_infer.confidence import expected_dice
 from clickseg_infer.distances import take_back_beyond
 from clickseg_infer.errors import ClickError
 from clickseg_infer.file_grid import Index
+from clickseg_infer.judging import Judge, bundled_judge
+from clickseg_infer.late_clicks import judged
 from clickseg_infer.look import Look, look, sweep
 from clickseg_infer.model import Model
 from clickseg_infer.patch_run import Run
@@ -50,6 +52,7 @@ def predict(
     whole_volume: bool = False,
     workspace: Workspace | None = None,
     on_the_way: Callable[[Prediction], None] = lambda _: None,
+    judge: Judge = bundled_judge,
 ) -> Prediction:
     """Segment the object that was clicked.
 
@@ -69,6 +72,7 @@ def predict(
             patches that the object reaches.
         workspace: of earlier answers on this volume, to save computing parts of them again.
         on_the_way: called with the answer to each click before the last.
+        judge: says what late clicks change near them.
 
     Raises:
         ClickError: no positive click, one outside the volume, contradictory ones, a budget that
@@ -87,7 +91,7 @@ def predict(
         raise ClickError(
             "the previous answer is to other clicks, of another volume, swept, or not final"
         )
-    run = Run(model, volume, workspace or Workspace())
+    run = Run(model, volume, workspace or Workspace(), judge)
     for count in range(known + 1, len(clicks) + 1):
         if budget_ms is not None and count == len(clicks):
             run.stop_at(began + budget_ms / 1e3)
@@ -122,13 +126,23 @@ def _answer(run: Run, clicks: Clicks, known: Prediction) -> Prediction:
         return replace(known, refinement=None if run.model.refiner is None else Refinement())
     known = replace(known, meant=seen.meant)
     with run.watch.stage("back"):
-        answer = _changed(run, clicks, known, seen.found, seen.boxes)
+        answer = _answered(run, clicks, known, seen, seen.found)
     if run.model.refiner is None:
         return answer
     with run.watch.stage("refine"):
         untuned = seen.plain is seen.found
-        plain = answer if untuned else _changed(run, clicks, known, seen.plain, seen.boxes)
+        plain = answer if untuned else _answered(run, clicks, known, seen, seen.plain)
         return _obeyed(run, clicks, answer, plain)
+
+
+def _answered(
+    run: Run, clicks: Clicks, known: Prediction, seen: Look, found: Prediction
+) -> Prediction:
+    """The answer by what was found, and near a late click by its judge."""
+    answer = _changed(run, clicks, known, found, seen.boxes)
+    if len(clicks) < _LATE or known.box is None:
+        return answer
+    return judged(run, clicks, known, answer, seen)
 
 
 def _changed(

@@ -138,9 +138,44 @@ def from_network(
     return threshold(logits, taps, threshold_logit)
 
 
-def _taps_back(ratio: float, start: int, length: int, bounds: tuple[int, int]) -> Taps:
-    """The taps of voxels among `length` logits, the first of them network voxel `start`."""
-    position = (np.arange(*bounds) + 0.5) / ratio - 0.5 - start
+def values_back(
+    values: NDArray[np.float32],
+    start: Sequence[int],
+    grid: NetworkGrid,
+    box: Box,
+    limits: tuple[float, float],
+    cell: int = 1,
+) -> NDArray[np.float32]:
+    """Bring values back to the volume's grid, trilinearly, clipped.
+
+    Args:
+        values: (z, y, x) float32 on the network's grid, or of cells of it. Not modified.
+        start: the first network voxel (z, y, x) of the first value.
+        grid: the grid.
+        box: the volume's voxels to fill; beyond the centres of the outermost values these go on.
+        limits: between which they are clipped.
+        cell: network voxels along an axis of a cell.
+
+    Returns:
+        (z, y, x) float32, the size of `box`.
+    """
+    taps = [
+        _taps_back(grid.ratio[axis], start[axis], values.shape[axis], box[axis], cell)
+        for axis in range(3)
+    ]
+    low, high = limits
+    out = np.empty((1, *(last - first for first, last in box)), np.float32)
+    window = np.array([(low, 2 / (high - low))], np.float32)
+    read_box(values, taps, [(0, n) for n in out.shape[1:]], low, window, out)
+    back: NDArray[np.float32] = (out[0] + 1) * np.float32((high - low) / 2) + np.float32(low)
+    return back
+
+
+def _taps_back(
+    ratio: float, start: int, length: int, bounds: tuple[int, int], cell: int = 1
+) -> Taps:
+    """The taps of voxels among `length` values, the first of them from network voxel `start`."""
+    position = ((np.arange(*bounds) + 0.5) / ratio - start) / cell - 0.5
     position = np.clip(position, 0, length - 1)
     first = np.minimum(position.astype(np.int64), max(0, length - 2))
     second = np.minimum(first + 1, length - 1)
