@@ -80,6 +80,7 @@ def _load_kernels(model: Model) -> None:
     from clickseg_infer.distances import take_back_beyond
     from clickseg_infer.engines.function import FunctionEngine
     from clickseg_infer.predicting import predict
+    from clickseg_infer.resample import network_grid, values_back
     from clickseg_infer.structures import CHANCES, IMAGE, Structures
 
     _import_numba_without_blas()
@@ -100,6 +101,8 @@ def _load_kernels(model: Model) -> None:
     mask = np.zeros((1, 1, 1), np.uint8)
     box, place = ((0, 1), (0, 1), (0, 1)), (0, 0, 0)
     take_back_beyond(mask, mask.copy(), box, volume.spacing_mm, place, [place], 1.0)
+    grid = network_grid(volume.shape, volume.spacing_mm, volume.spacing_mm)
+    values_back(np.zeros((1, 1, 1), np.float32), place, grid, box, (0, 1))
 
 
 def _import_numba_without_blas() -> None:
