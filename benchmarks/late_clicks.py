@@ -18,7 +18,7 @@ from clickseg_train.config import read_config
 from clickseg_train.late_clicks import joined, learn, record, save
 
 OBJECTS = 100
-"""Of each data set, at most; drawn at random."""
+"""Of each data set, at most; its cases come in random order."""
 CLICKS, SEED = 10, 12
 
 
@@ -31,6 +31,8 @@ def objects(rng: np.random.Generator) -> Iterator[tuple[Volume, NDArray[np.bool_
             continue
         cases = [case for case in dataset.train if case.label]
         for number in rng.permutation(len(cases)):
+            if not left:
+                break
             loaded = load_case(cases[number])
             for found in loaded.objects:
                 if left and dataset.labels.get(found.value) not in held_out:

@@ -9,6 +9,7 @@ import math
 
 import edt
 import numpy as np
+from numpy.typing import NDArray
 
 from clickseg_infer.boxes import Box, box_at, overlap, slices_of
 from clickseg_infer.clicks import Click, Clicks
@@ -18,6 +19,7 @@ from clickseg_infer.judging import Nearby
 from clickseg_infer.look import Look
 from clickseg_infer.patch_run import Run
 from clickseg_infer.prediction import Prediction, with_part
+from clickseg_infer.volume import Spacing
 
 _AROUND = 6.0  # times a voxel's longest edge: farther from a click nothing is judged
 _DEEP = 3.2  # likewise, from the mask's border
@@ -89,12 +91,7 @@ def nearby(run: Run, click: Click, known: Prediction, seen: Look) -> Nearby | No
     there = (mask != on) & (away < _AROUND * unit) & (depth < _DEEP * unit)
     own = max(float(depth[at]), min(spacing))
 
-    sigma, apart = [unit / step for step in spacing], outer - inner
-    slopes = [
-        ndimage.gaussian_filter(apart, sigma, order=[int(axis == n) for n in range(3)]) / step
-        for axis, step in enumerate(spacing)
-    ]
-    normal = np.stack(slopes) / (np.linalg.norm(slopes, axis=0) + 1e-6)
+    normal = _normals(outer - inner, spacing)
     own_normal = normal[:, z0, y0, x0]
     axes = [
         (np.arange(*bounds) - p) * step
@@ -134,3 +131,19 @@ def nearby(run: Run, click: Click, known: Prediction, seen: Look) -> Nearby | No
     )
     table = [np.broadcast_to(value, there.shape)[there] for value in values]
     return Nearby(click, box, there, np.stack(table, 1).astype(np.float32))
+
+
+def _normals(apart: NDArray[np.float32], spacing_mm: Spacing) -> NDArray[np.float32]:
+    """Where borders face: (3, z, y, x), outwards, smoothed by a voxel's longest edge.
+
+    `apart` is the distance (z, y, x) in mm from a mask, negative within it.
+    """
+    from scipy import ndimage
+
+    sigma = [max(spacing_mm) / step for step in spacing_mm]
+    slopes = [
+        ndimage.gaussian_filter(apart, sigma, order=[int(axis == n) for n in range(3)]) / step
+        for axis, step in enumerate(spacing_mm)
+    ]
+    normals: NDArray[np.float32] = np.stack(slopes) / (np.linalg.norm(slopes, axis=0) + 1e-6)
+    return normals

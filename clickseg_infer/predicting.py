@@ -11,7 +11,7 @@ next clicks look once, at the spacing at which it just fits, and later ones at t
 as close as the model can. All ask the model which structure of the body is meant, if it knows any.
 A positive click only adds to the mask and a negative one only takes away: far from the mask's
 border or the click only what the network is sure of, and not too far from the click where clicks of
-the other kind are nearer.
+the other kind are nearer. What a late click changes close by is judged apart (`late_clicks`).
 """
 
 import time
